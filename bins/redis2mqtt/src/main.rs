@@ -1,0 +1,2 @@
+//! Redis streams to MQTT topics.
+fn main() {}

@@ -1,0 +1,5 @@
+//! What the bridges share.
+pub mod record;
+pub mod pattern;
+pub mod settings;
+pub mod telemetry;
