@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use chrono::DateTime;
-use sync_core::payload::{Encoder, write_id};
+use sync_core::payload::Encoder;
 use sync_core::record::Entry;
 
 /// The longest text that MQTT can carry, in bytes: its length is two bytes (MQTT 5 §1.5.4, 3.1.1 §1.5.3).
@@ -83,7 +83,7 @@ pub(crate) fn write_payload(
     out.extend_from_slice(b"{\"stream\":");
     out.extend_from_slice(stream);
     out.extend_from_slice(b",\"id\":\"");
-    write_id(entry.id, out);
+    entry.id.write_to(out);
     out.extend_from_slice(b"\",\"data\":");
     encoder.write_data(entry, out);
     out.extend_from_slice(b",\"timestamp\":\"");

@@ -1,6 +1,15 @@
 //! What the bridges share.
-pub mod record;
+pub mod bridge;
+mod budget;
+mod lane;
 pub mod pattern;
 pub mod payload;
+pub mod rate_limit;
+pub mod record;
+pub mod redis;
+pub mod retry;
+pub mod run;
 pub mod settings;
+pub mod shutdown;
 pub mod telemetry;
+pub mod tls;

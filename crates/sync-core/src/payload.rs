@@ -40,7 +40,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use encoding_rs::{UTF_8, UTF_16BE, UTF_16LE};
 
-use crate::record::{Entry, EntryId};
+use crate::record::Entry;
 
 pub use encoding_rs::Encoding;
 pub use json::{MAX_DEPTH, MAX_NUMBER, write_json_string};
@@ -175,28 +175,6 @@ fn write_base64(bytes: &[u8], out: &mut Vec<u8>) {
         BASE64.encode_slice(bytes, &mut out[start..]).expect("four characters for each three bytes");
     debug_assert_eq!(start + written, out.len());
     out.extend_from_slice(b"\"}");
-}
-
-/// Appends an entry ID, `ms-seq`, as [`EntryId`]'s `Display` has it, at a fraction of its cost. No JSON quotes.
-pub fn write_id(id: EntryId, out: &mut Vec<u8>) {
-    write_number(id.ms, out);
-    out.push(b'-');
-    write_number(id.seq, out);
-}
-
-fn write_number(mut number: u64, out: &mut Vec<u8>) {
-    // u64::MAX has twenty digits.
-    let mut digits = [0; 20];
-    let mut first = digits.len();
-    loop {
-        first -= 1;
-        digits[first] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[first..]);
 }
 
 #[cfg(test)]

@@ -85,6 +85,13 @@ pub struct EntryId {
 }
 
 impl EntryId {
+    /// Appends `ms-seq`: what `Display` writes, several times as fast.
+    pub fn write_to(self, out: &mut Vec<u8>) {
+        write_decimal(out, self.ms);
+        out.push(b'-');
+        write_decimal(out, self.seq);
+    }
+
     /// The ID just before this one; `0-0` stays.
     pub fn previous(self) -> Self {
         match (self.ms, self.seq) {
@@ -93,6 +100,20 @@ impl EntryId {
             (ms, seq) => Self { ms, seq: seq - 1 },
         }
     }
+}
+
+fn write_decimal(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
 }
 
 impl fmt::Display for EntryId {
@@ -176,6 +197,11 @@ mod tests {
         }
         for text in ["", "-", "1-", "-1", "+1-1", "1-2-3", "18446744073709551616-0", "a"] {
             assert_eq!(text.parse::<EntryId>(), Err(IdError), "{text}");
+        }
+        for id in [EntryId::default(), EntryId { ms: 1526919030474, seq: 55 }, EntryId { ms: u64::MAX, seq: 10 }] {
+            let mut text = Vec::new();
+            id.write_to(&mut text);
+            assert_eq!(text, id.to_string().into_bytes());
         }
         assert_eq!(EntryId { ms: 5, seq: 0 }.previous(), EntryId { ms: 4, seq: u64::MAX });
         assert_eq!(EntryId::default().previous(), EntryId::default());

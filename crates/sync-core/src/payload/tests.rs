@@ -233,16 +233,6 @@ fn strings() {
     }
 }
 
-#[test]
-fn ids() {
-    for (ms, seq) in [(0, 0), (1526919030474, 55), (u64::MAX, u64::MAX), (10, 9)] {
-        let id = EntryId { ms, seq };
-        let mut out = Vec::new();
-        write_id(id, &mut out);
-        assert_eq!(String::from_utf8(out).unwrap(), id.to_string());
-    }
-}
-
 /// Bytes of which some are JSON, some nearly, some text, and some nothing.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let leaf = prop_oneof![

@@ -10,6 +10,8 @@ impl Health {
     pub fn up(&self, part: &str) { let _ = (part, &self.0); }
     /// A part does not work. Logs WARN (or ERROR when a human must act) once per change: a repeated or changed reason is not logged above DEBUG.
     pub fn down(&self, part: &str, reason: &str, severity: Severity) { let _ = (part, reason, severity); }
+    /// stub
+    pub fn started(&self) {}
     /// A part is gone (a stream that vanished, a lane that ended).
     pub fn forget(&self, part: &str) { let _ = part; }
 }

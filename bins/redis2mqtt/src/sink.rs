@@ -1,0 +1,160 @@
+//! The sink: groups go to the session of the moment; sessions come and go with their connections.
+
+use std::sync::{Mutex, PoisonError};
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use rumqttc::QoS;
+use sync_core::bridge::{Delivery, Fate, Group, Lost, Sink, Unreachable};
+use sync_core::payload::Encoder;
+use sync_core::settings::Ownership;
+use sync_core::tls::{self, TlsError};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::messages::Messages;
+use crate::mqtt::session::{Batch, Rules, Session, Suspicion};
+use crate::mqtt::transport::Address;
+use crate::mqtt::wire::{self, Certainty, Options, Version};
+use crate::settings::{MqttSettings, Transport, Version as WantedVersion};
+
+/// Groups that may wait for the session at once: two for each of many lanes.
+const GROUPS: usize = 4096;
+
+/// MQTT as a sink.
+pub(crate) struct MqttSink {
+    options: Options,
+    rules: Rules,
+    wanted: WantedVersion,
+    messages: Messages,
+    suspicion: Suspicion,
+    session: Mutex<Option<mpsc::Sender<Batch>>>,
+    /// Set once a broker has said that it does not speak version 5.
+    only_four: Mutex<bool>,
+}
+
+impl MqttSink {
+    /// Reads TLS files; connects to nothing.
+    pub(crate) fn new(settings: &MqttSettings, ownership: Ownership, encoder: Encoder) -> Result<Self, TlsError> {
+        let tls = match &settings.tls {
+            Some(files) => Some(tls::client_config(files)?.into()),
+            None => None,
+        };
+        let address = Address {
+            host: settings.host.clone(),
+            port: settings.port,
+            tls,
+            websocket_path: (settings.transport == Transport::Websockets).then(|| "/mqtt".to_owned()),
+        };
+        let qos = match settings.qos {
+            0 => QoS::AtMostOnce,
+            1 => QoS::AtLeastOnce,
+            _ => QoS::ExactlyOnce,
+        };
+        let options = Options {
+            address,
+            client_id: client_id(&settings.client_id, ownership),
+            credentials: settings.username.as_ref().map(|user| {
+                (user.clone(), settings.password.as_ref().map_or_else(String::new, |p| p.expose().to_owned()))
+            }),
+            keep_alive: settings.keep_alive,
+            qos,
+            retain: settings.retain,
+        };
+        let rules = Rules {
+            qos,
+            retain: settings.retain,
+            max_inflight: settings.max_inflight,
+            max_packet: settings.max_packet_size,
+        };
+        Ok(Self {
+            options,
+            rules,
+            wanted: settings.version,
+            messages: Messages::new(settings.base_topic.clone(), encoder),
+            suspicion: Suspicion::default(),
+            session: Mutex::new(None),
+            only_four: Mutex::new(false),
+        })
+    }
+
+    /// Lets the session finish and say goodbye to the broker.
+    fn close_session(&self) {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    async fn connect_any(&self) -> Result<(wire::Wire, wire::Granted), Unreachable> {
+        let only_four = *self.only_four.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = match self.wanted {
+            WantedVersion::V4 => Version::Four,
+            WantedVersion::Auto if only_four => Version::Four,
+            WantedVersion::V5 | WantedVersion::Auto => Version::Five,
+        };
+        let refused = match wire::connect(&self.options, version).await {
+            Ok(connected) => return Ok(connected),
+            Err(refused) => refused,
+        };
+        let Some(certainty) = refused.version.filter(|_| self.wanted == WantedVersion::Auto && !only_four) else {
+            return Err(refused.unreachable);
+        };
+        // Where 3.1.1 does not work either, the first answer says more.
+        let connected = wire::connect(&self.options, Version::Four).await.map_err(|_| refused.unreachable.clone())?;
+        tracing::warn!(
+            "the broker does not take MQTT 5 ({}): MQTT 3.1.1 is used, which cannot say why a publish is denied; MQTT_VERSION=4 is without this warning",
+            refused.unreachable.reason
+        );
+        *self.only_four.lock().unwrap_or_else(PoisonError::into_inner) = certainty == Certainty::Said;
+        Ok(connected)
+    }
+}
+
+impl Sink for MqttSink {
+    fn destination(&self) -> String {
+        format!("MQTT broker {}:{}", self.options.address.host, self.options.address.port)
+    }
+
+    async fn connect(&self) -> Result<BoxFuture<'static, Lost>, Unreachable> {
+        let (wire, granted) = self.connect_any().await?;
+        tracing::debug!(version = ?wire.version(), ?granted, "MQTT connection");
+        let (sender, batches) = mpsc::channel(GROUPS);
+        let session = Session::new(wire, granted, self.rules, self.messages.clone(), self.suspicion.clone());
+        let (tell, lost) = oneshot::channel();
+        tokio::spawn(async move {
+            let _ = tell.send(session.run(batches).await);
+        });
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        let gone = || Lost { reason: "the session ended".into(), by_conflict: false };
+        Ok(lost.map(move |lost| lost.unwrap_or_else(|_| gone())).boxed())
+    }
+
+    fn deliver(&self, group: Group) -> Delivery {
+        let records = group.len();
+        let unknown = move || vec![Fate::Unknown; records];
+        let (batch, fates) = Batch::new(group);
+        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        match session.as_ref().map(|session| session.try_send(batch)) {
+            Some(Ok(())) => fates.map(move |fates| fates.unwrap_or_else(|_| unknown())).boxed(),
+            _ => std::future::ready(unknown()).boxed(),
+        }
+    }
+
+    async fn disconnect(&self) {
+        self.close_session();
+    }
+}
+
+/// Replicas need names of their own, or each would take the session of the others.
+fn client_id(configured: &str, ownership: Ownership) -> String {
+    match ownership {
+        Ownership::Exclusive => configured.to_owned(),
+        Ownership::Shared => {
+            let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            format!("{configured}-{}-{:08x}", host.trim(), rand_suffix())
+        }
+    }
+}
+
+/// Not a secret: only unlikely to be drawn twice.
+fn rand_suffix() -> u32 {
+    use std::hash::{BuildHasher as _, RandomState};
+    (RandomState::new().hash_one(std::process::id()) >> 32) as u32
+}

@@ -1,0 +1,414 @@
+//! The loop that keeps the delivery contract. One lane is one reading connection with the streams it reads and the
+//! sink it delivers to; a stream belongs to one lane.
+//!
+//! **What happens to a record if the process dies on any line of this file:** from the moment Redis hands an entry
+//! out until [`Lane::acknowledge`] has returned, it is pending in the consumer group, and whoever reads the stream
+//! next begins with what is pending, in ID order. There is no other queue to lose it from: `waiting` and `flying`
+//! are read-ahead, and dropping them loses nothing. So every doubt ends in [`Streams::restart`]: drop what waits,
+//! let what is in flight settle, read what is pending, go on.
+//!
+//! A record's way: [`Lane::step_done`] admits it → [`Lane::hand_over`] gives it to the sink → [`Lane::settle`]
+//! takes its fate → [`Lane::acknowledge`].
+
+mod source_step;
+mod streams;
+
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+use fred::clients::Client;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use self::source_step::SourceStep;
+use self::streams::{Hold, Streams, set_held};
+use crate::bridge::{Delivery, Fate, Group, Record, Sink, Stream};
+use crate::budget::{Budget, Share};
+use crate::rate_limit::RateLimiter;
+use crate::record::{EntryId, StreamName};
+use crate::redis::connection::Connector;
+use crate::redis::dead_letters::{DeadLetters, Letter};
+use crate::redis::{Fault, groups};
+use crate::retry::Backoff;
+use crate::settings::{RetrySettings, StartId, StreamSettings};
+use crate::shutdown::Stop;
+use crate::telemetry::health::{Health, Severity};
+use crate::telemetry::metrics::Metrics;
+
+/// Groups handed to the sink and not settled: with one, a sink that confirms record by record idles while the last
+/// confirmations of a group come in; a third gains nothing.
+const IN_FLIGHT: usize = 2;
+/// A group's bounds.
+const GROUP_RECORDS: usize = 4000;
+const GROUP_BYTES: usize = 8 << 20;
+
+/// What all lanes of a process share.
+pub(crate) struct Shared<S> {
+    pub(crate) sink: Arc<S>,
+    pub(crate) sink_up: watch::Receiver<bool>,
+    pub(crate) connector: Connector,
+    pub(crate) default_db: u16,
+    pub(crate) settings: StreamSettings,
+    pub(crate) redis_retry: RetrySettings,
+    pub(crate) sink_retry: RetrySettings,
+    pub(crate) dead_letters: DeadLetters,
+    pub(crate) budget: Budget,
+    pub(crate) limiter: RateLimiter,
+    pub(crate) health: Health,
+    pub(crate) metrics: Metrics,
+    pub(crate) stop: Stop,
+    /// At most so many lanes read at once: each may set aside its part of the read budget.
+    pub(crate) lanes: usize,
+    /// STREAM_START_ID is `$`, and these streams were there at the first start.
+    pub(crate) latest: HashSet<StreamName>,
+}
+
+impl<S> Shared<S> {
+    /// Where a stream's new group begins.
+    fn start_of(&self, stream: &StreamName) -> StartId {
+        if self.latest.contains(stream) { StartId::Latest } else { self.start_again() }
+    }
+
+    /// Where a group begins that was lost with its stream: `$` would skip what came since.
+    fn start_again(&self) -> StartId {
+        match self.settings.start_id {
+            StartId::Latest => StartId::After(EntryId::default()),
+            after => after,
+        }
+    }
+}
+
+/// A group at the sink.
+struct Flight {
+    group: Group,
+    bytes: usize,
+    since: Instant,
+    delivery: Delivery,
+}
+
+/// See the module.
+pub(crate) struct Lane<S> {
+    shared: Arc<Shared<S>>,
+    db: u16,
+    /// For everything but reads of entries; reconnects by itself.
+    commands: Client,
+    streams: Streams,
+    /// Read, admitted, not handed over, in the order read.
+    waiting: VecDeque<Record>,
+    /// Handed over, oldest first.
+    flying: VecDeque<Flight>,
+    /// What `waiting` and `flying` occupy of the read budget.
+    held_bytes: Share,
+    waiting_bytes: usize,
+    source: SourceStep,
+    /// Filtered out since the last acknowledgement.
+    skipped: Vec<(usize, EntryId)>,
+}
+
+impl<S: Sink> Lane<S> {
+    pub(crate) fn new(shared: Arc<Shared<S>>, db: u16, commands: Client) -> Self {
+        let block = shared.settings.poll_interval.max(source_step::MIN_BLOCK);
+        Self {
+            db,
+            commands,
+            streams: Streams::new(shared.settings.batch_size, block),
+            waiting: VecDeque::new(),
+            flying: VecDeque::new(),
+            held_bytes: shared.budget.nothing(),
+            waiting_bytes: 0,
+            source: SourceStep::new(shared.redis_retry),
+            skipped: Vec::new(),
+            shared,
+        }
+    }
+
+    /// Reads and delivers the streams that `wanted` names, until a stop is requested and what is in flight has
+    /// settled.
+    pub(crate) async fn run(mut self, mut wanted: watch::Receiver<Arc<BTreeSet<Bytes>>>) {
+        let mut sink_up = self.shared.sink_up.clone();
+        let stop = self.shared.stop.clone();
+        self.take_wanted(&wanted.borrow_and_update().clone());
+        loop {
+            let stopping = stop.is_requested();
+            if stopping {
+                self.purge(|_, _| true);
+                self.source.wake();
+                self.source.give_up_connecting();
+                if self.flying.is_empty() && !self.source.is_under_way() {
+                    return;
+                }
+            } else {
+                self.hand_over(*sink_up.borrow_and_update());
+                self.begin_step();
+            }
+            let wake_at = self.wake_at();
+            // What is settled comes first: it frees memory and lets the next group go. No branch drops an operation
+            // that is under way: each polls a future that lives in `self`.
+            tokio::select! {
+                biased;
+                (flight, fates) = next_settled(&mut self.flying), if !self.flying.is_empty() => {
+                    self.settle(flight, fates).await;
+                }
+                done = self.source.done(), if self.source.is_under_way() => self.step_done(done).await,
+                changed = wanted.changed(), if !stopping && changed_possible(&wanted) => {
+                    if changed.is_ok() {
+                        let wanted = wanted.borrow_and_update().clone();
+                        self.take_wanted(&wanted);
+                        self.source.wake();
+                    }
+                }
+                _ = sink_up.changed(), if !stopping => {}
+                () = stop.requested(), if !stopping => {}
+                () = self.shared.budget.freed(), if !stopping && self.source.wants_budget() => {}
+                () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if !stopping && wake_at.is_some() => {
+                    self.source.wake();
+                }
+            }
+        }
+    }
+
+    /// Hands what waits to the sink, oldest first.
+    fn hand_over(&mut self, sink_up: bool) {
+        while sink_up && self.flying.len() < IN_FLIGHT && !self.waiting.is_empty() {
+            let (mut group, mut bytes) = (Vec::new(), 0);
+            while group.len() < GROUP_RECORDS && bytes < GROUP_BYTES
+                && let Some(record) = self.waiting.pop_front()
+            {
+                let slot = &mut self.streams[record.slot];
+                slot.waiting -= 1;
+                slot.in_flight += 1;
+                bytes += record.entry.size();
+                group.push(record);
+            }
+            self.waiting_bytes -= bytes;
+            let group = Arc::new(group);
+            let delivery = self.shared.sink.deliver(group.clone());
+            self.flying.push_back(Flight { group, bytes, since: Instant::now(), delivery });
+        }
+    }
+
+    /// Takes the fates of a group. When this returns, what was delivered is acknowledged, what was refused stands
+    /// in the dead letters and is acknowledged, and each stream of which something came back is restarted.
+    async fn settle(&mut self, flight: Flight, fates: Vec<Fate>) {
+        let Flight { group, bytes, since, .. } = flight;
+        let hold_all = refused_alike(&fates);
+        let mut settled = Vec::with_capacity(group.len());
+        for (record, fate) in group.iter().zip(fates) {
+            let id = record.entry.id;
+            self.streams[record.slot].in_flight -= 1;
+            match fate {
+                Fate::Delivered => {
+                    record.stream.metrics.delivered.fetch_add(1, Relaxed);
+                    settled.push((record.slot, id));
+                }
+                Fate::Refused(reason) if hold_all => self.hold(record, &reason, true, &mut settled).await,
+                Fate::Unfit(reason) | Fate::Refused(reason) => self.bury(record, &reason, &mut settled).await,
+                Fate::Held(reason) => self.hold(record, &reason, true, &mut settled).await,
+                Fate::Busy(reason) => self.hold(record, &reason, false, &mut settled).await,
+                Fate::Unknown => self.give_back(record, Instant::now()),
+            }
+        }
+        self.purge(|streams, record| streams.is_restarting(record.slot));
+        self.held_bytes.resize(self.held_bytes.bytes() - bytes);
+        self.shared.metrics.delivery_seconds(since.elapsed().as_secs_f64());
+        self.acknowledge(settled).await;
+        self.forget_gone();
+    }
+
+    /// The record stays pending; its stream is read again from what is pending, once all in flight has settled.
+    fn give_back(&mut self, record: &Record, not_before: Instant) {
+        let slot = &mut self.streams[record.slot];
+        slot.unsettled(record.entry.id);
+        slot.stream.metrics.retried.fetch_add(1, Relaxed);
+        if !self.streams.is_restarting(record.slot) {
+            self.streams.restart(record.slot, not_before);
+        }
+    }
+
+    /// The destination said no, but not to these bytes: the stream waits, and is tried again one record at a time.
+    async fn hold(&mut self, record: &Record, reason: &str, needs_human: bool, settled: &mut Vec<(usize, EntryId)>) {
+        if self.streams.is_restarting(record.slot) {
+            // An earlier record of the stream came back: that one decides.
+            return self.give_back(record, Instant::now());
+        }
+        let max = self.shared.settings.max_deliveries;
+        let attempts = self.streams[record.slot].count_attempt(record.entry.id);
+        if max > 0 && attempts >= max {
+            return self.bury(record, reason, settled).await;
+        }
+        let reason = format!("held, and tried again until it is taken: {reason}");
+        self.hold_back(record, &reason, needs_human, self.shared.sink_retry);
+    }
+
+    fn hold_back(&mut self, record: &Record, reason: &str, needs_human: bool, retry: RetrySettings) {
+        let slot = &mut self.streams[record.slot];
+        let hold = slot.hold.get_or_insert_with(|| Hold { backoff: Backoff::new(retry) });
+        let delay = hold.backoff.next_delay();
+        set_held(slot, true);
+        let severity = if needs_human { Severity::Error } else { Severity::Warn };
+        self.shared.health.down(&format!("stream {}", record.stream.spelled), reason, severity);
+        self.give_back(record, Instant::now() + delay);
+    }
+
+    /// Puts the record into the dead-letter stream. Where that cannot be done, its stream is held.
+    async fn bury(&mut self, record: &Record, reason: &str, settled: &mut Vec<(usize, EntryId)>) {
+        let attempts = self.streams[record.slot].count_attempt(record.entry.id);
+        let letter = Letter {
+            stream: &record.stream.name.key,
+            spelled: &record.stream.spelled,
+            entry: &record.entry,
+            reason,
+            attempts,
+        };
+        self.shared.limiter.spend(1);
+        match self.shared.dead_letters.write(&self.commands, &letter).await {
+            Ok(()) => {
+                record.stream.metrics.dead_lettered.fetch_add(1, Relaxed);
+                tracing::warn!(stream = record.stream.spelled, id = %record.entry.id, reason, "dead-lettered an entry");
+                settled.push((record.slot, record.entry.id));
+            }
+            Err(fault) => {
+                let reason = format!("held: its dead letter cannot be written: {fault}");
+                self.hold_back(record, &reason, true, self.shared.redis_retry);
+            }
+        }
+    }
+
+    /// Acknowledges in Redis: one XACK per stream, in one round trip, repeated until Redis has answered. Nothing
+    /// else of the lane goes on meanwhile; what is at the sink does.
+    async fn acknowledge(&mut self, mut settled: Vec<(usize, EntryId)>) {
+        if settled.is_empty() {
+            return;
+        }
+        // A group's records stand stream by stream in long runs; sorting keeps the order of IDs.
+        settled.sort_by_key(|(slot, _)| *slot);
+        let mut by_stream: Vec<groups::Settled> = Vec::new();
+        for run in settled.chunk_by(|(a, _), (b, _)| a == b) {
+            let slot = &mut self.streams[run[0].0];
+            for (_, id) in run {
+                slot.settled(*id);
+            }
+            slot.stream.metrics.acknowledged.fetch_add(run.len() as u64, Relaxed);
+            if slot.hold.take().is_some() {
+                set_held(slot, false);
+                self.shared.health.up(&format!("stream {}", slot.stream.spelled));
+            }
+            by_stream.push((slot.stream.name.key.clone(), run.iter().map(|(_, id)| *id).collect()));
+        }
+        let mut backoff = Backoff::new(self.shared.redis_retry);
+        loop {
+            self.shared.limiter.spend(1);
+            let asked = Instant::now();
+            match groups::acknowledge(&self.commands, &self.shared.settings.group, &by_stream).await {
+                Ok(()) => {
+                    self.shared.limiter.observe(asked.elapsed());
+                    return;
+                }
+                Err(fault) => {
+                    self.source_down(&fault);
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
+            }
+        }
+    }
+
+    /// Drops what waits and matches. It stays pending in Redis.
+    fn purge(&mut self, matches: impl Fn(&Streams, &Record) -> bool) {
+        let mut freed = 0;
+        let streams = &mut self.streams;
+        self.waiting.retain(|record| {
+            let dropped = matches(streams, record);
+            if dropped {
+                let slot = &mut streams[record.slot];
+                slot.waiting -= 1;
+                slot.unsettled(record.entry.id);
+                freed += record.entry.size();
+            }
+            !dropped
+        });
+        self.waiting_bytes -= freed;
+        self.held_bytes.resize(self.held_bytes.bytes() - freed);
+    }
+
+    /// Every stream is read again from what is pending: what Redis has answered last may not have arrived.
+    fn restart_all(&mut self) {
+        self.purge(|_, _| true);
+        self.streams.restart_all();
+    }
+
+    /// Lets go of streams that left and have settled.
+    fn forget_gone(&mut self) {
+        for stream in self.streams.sweep() {
+            self.shared.metrics.forget(&stream.spelled);
+            self.shared.health.forget(&format!("stream {}", stream.spelled));
+        }
+    }
+
+    fn take_wanted(&mut self, wanted: &BTreeSet<Bytes>) {
+        let gone: Vec<Bytes> = self.streams.keys().filter(|key| !wanted.contains(*key)).cloned().collect();
+        for key in gone {
+            if let Some(slot) = self.streams.remove(&key) {
+                tracing::info!(stream = self.streams[slot].stream.spelled, "stream is no longer read");
+                self.purge(|_, record| record.slot == slot);
+            }
+        }
+        self.forget_gone();
+        for key in wanted {
+            if self.streams.slot_of(key).is_none() {
+                tracing::debug!(db = self.db, key = %String::from_utf8_lossy(key), "stream is read from now on");
+            }
+            let name = StreamName::new(self.db, key.clone());
+            let spelled = name.spell(self.shared.default_db);
+            let spelled = match &self.shared.settings.source_name {
+                Some(source) => format!("{source}{spelled}"),
+                None => spelled,
+            };
+            let metrics = self.shared.metrics.stream(&spelled);
+            self.streams.add(Arc::new(Stream { name, spelled, metrics }));
+        }
+        tracing::debug!(db = self.db, streams = self.streams.len(), "streams of a lane");
+    }
+
+    fn source_down(&self, fault: &Fault) {
+        match fault {
+            Fault::Busy(reason) => {
+                self.shared.limiter.overloaded(reason);
+                self.shared.health.down("source Redis", reason, Severity::Warn);
+            }
+            Fault::Lost(reason) => self.shared.health.down("source Redis", reason, Severity::Warn),
+            fault => {
+                let part = format!("source Redis database {}", self.db);
+                self.shared.health.down(&part, &fault.to_string(), Severity::Error);
+            }
+        }
+    }
+
+    fn source_is_up(&self) {
+        self.shared.health.up("source Redis");
+        self.shared.health.up(&format!("source Redis database {}", self.db));
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        [self.streams.wake_at(), self.source.retry_at()].into_iter().flatten().min()
+    }
+}
+
+fn changed_possible<T>(wanted: &watch::Receiver<T>) -> bool {
+    wanted.has_changed().is_ok()
+}
+
+/// Several records, all refused for one reason: it is the destination that is wrong, not the records.
+fn refused_alike(fates: &[Fate]) -> bool {
+    matches!(fates, [first @ Fate::Refused(_), rest @ ..] if !rest.is_empty() && rest.iter().all(|fate| fate == first))
+}
+
+/// The fates of the oldest group. The group leaves the queue only when they are all there.
+async fn next_settled(flying: &mut VecDeque<Flight>) -> (Flight, Vec<Fate>) {
+    let fates = match flying.front_mut() {
+        Some(flight) => (&mut flight.delivery).await,
+        None => std::future::pending().await,
+    };
+    (flying.pop_front().expect("the front is still there"), fates)
+}

@@ -1,0 +1,230 @@
+//! Connections to one Redis: clients for commands, which reconnect by themselves, and single connections, which
+//! do not.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::prelude::*;
+use fred::types::config::{Config, ReconnectPolicy, ServerConfig, TcpConfig, TlsConnector, UnresponsiveConfig};
+use fred::types::streams::XID;
+use fred::types::{ConnectHandle, Key, Value};
+
+use super::Fault;
+use crate::settings::RedisSettings;
+use crate::tls::{self, TlsError};
+
+/// A connection on which nothing came for so long, with a reply outstanding, is taken for dead. Above the longest
+/// block of a read.
+const UNRESPONSIVE: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// An acknowledgement is sent again after each lost connection; it cannot take effect twice.
+const COMMAND_ATTEMPTS: u32 = 1000;
+
+/// How to reach one Redis, checked and ready: every connection of the process comes from here.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    config: Config,
+    settings: RedisSettings,
+}
+
+/// The settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectorError {
+    /// The URL is not one.
+    #[error("SOURCE_REDIS_URL: {0}")]
+    Url(String),
+    /// A TLS file is not usable.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+impl Connector {
+    /// Reads TLS files; connects to nothing.
+    pub fn new(settings: RedisSettings) -> Result<Self, ConnectorError> {
+        let mut config = match &settings.url {
+            Some(url) => {
+                Config::from_url(url.expose()).map_err(|error| ConnectorError::Url(error.details().to_owned()))?
+            }
+            None => Config {
+                server: ServerConfig::new_centralized(&settings.host, settings.port),
+                username: settings.username.clone(),
+                password: settings.password.as_ref().map(|password| password.expose().to_owned()),
+                ..Config::default()
+            },
+        };
+        if let Some(tls) = &settings.tls {
+            config.tls = Some(TlsConnector::from(tls::client_config(tls)?).into());
+        }
+        config.fail_fast = true;
+        Ok(Self { config, settings })
+    }
+
+    /// Where it leads, without credentials: for log lines.
+    pub fn address(&self) -> String {
+        match &self.config.server {
+            ServerConfig::Centralized { server } => format!("{}:{}", server.host, server.port),
+            ServerConfig::Unix { path } => path.display().to_string(),
+            ServerConfig::Clustered { hosts, .. } | ServerConfig::Sentinel { hosts, .. } => {
+                let hosts: Vec<_> = hosts.iter().map(|host| format!("{}:{}", host.host, host.port)).collect();
+                hosts.join(",")
+            }
+        }
+    }
+
+    /// A client for everything but blocking reads. It reconnects by itself for ever; what is sent meanwhile
+    /// waits, and what was under way is sent again: only for commands that may be repeated.
+    pub async fn commands(&self, db: u16) -> Result<Client, Fault> {
+        let retry = self.settings.retry;
+        let milliseconds = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+        let policy = ReconnectPolicy::new_exponential(0, milliseconds(retry.base), milliseconds(retry.cap), 2);
+        let (client, _) = self.connect(db, Some(policy), COMMAND_ATTEMPTS).await?;
+        Ok(client)
+    }
+
+    /// A connection that never reconnects. When a lane's ends, the lane makes another and then looks at what is
+    /// pending: so no read spans two connections. And a database selected on it stays selected.
+    pub(crate) async fn connection(&self, db: u16) -> Result<Connection, Fault> {
+        let (client, closed) = self.connect(db, None, 1).await?;
+        Ok(Connection { client, closed })
+    }
+
+    async fn connect(
+        &self,
+        db: u16,
+        policy: Option<ReconnectPolicy>,
+        attempts: u32,
+    ) -> Result<(Client, ConnectHandle), Fault> {
+        let mut config = self.config.clone();
+        config.database = Some(u8::try_from(db).map_err(|_| Fault::Other(format!("database {db} is above 255")))?);
+        let mut builder = Builder::from_config(config);
+        if let Some(policy) = policy {
+            builder.set_policy(policy);
+        }
+        builder.with_connection_config(|connection| {
+            connection.connection_timeout = CONNECT_TIMEOUT;
+            connection.internal_command_timeout = CONNECT_TIMEOUT;
+            connection.max_command_attempts = attempts;
+            connection.unresponsive =
+                UnresponsiveConfig { max_timeout: Some(UNRESPONSIVE), interval: Duration::from_secs(1) };
+            connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
+        });
+        let client = builder.build()?;
+        match client.init().await {
+            Ok(handle) => Ok((client, handle)),
+            Err(error) => {
+                // Ends the client's own tasks; the error that counts is the first.
+                let _ = client.quit().await;
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// One connection, for one thing at a time.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    client: Client,
+    /// Ends when the connection does. Without it a command sent to a dead connection would wait for ever.
+    closed: ConnectHandle,
+}
+
+impl Connection {
+    /// New entries of these streams: `XREADGROUP … STREAMS keys… > …`. Not to be dropped before it returns:
+    /// what Redis then answers would be pending with nobody to know it.
+    pub(crate) async fn read_new(
+        &mut self,
+        group: &str,
+        consumer: &str,
+        keys: Vec<Key>,
+        count: u32,
+        block: Option<Duration>,
+    ) -> Result<Value, Fault> {
+        let ids = vec![XID::NewInGroup; keys.len()];
+        let block = block.map(|block| u64::try_from(block.as_millis()).unwrap_or(u64::MAX).max(1));
+        let read =
+            self.client.xreadgroup(group, consumer, Some(u64::from(count)), block, false, keys, ids);
+        ended_by(&mut self.closed, read).await
+    }
+
+    /// One page per stream of what is pending in the group, whoever read it, claimed for this consumer.
+    pub(crate) async fn claim_pending(
+        &mut self,
+        group: &str,
+        consumer: &str,
+        pages: &[(Key, String)],
+        count: u32,
+    ) -> Result<Vec<Result<Value, Fault>>, Fault> {
+        let pipeline = self.client.pipeline();
+        for (key, from) in pages {
+            let _: () = pipeline
+                .xautoclaim(key.clone(), group, consumer, 0, from.as_str(), Some(u64::from(count)), false)
+                .await?;
+        }
+        let replies = ended_by(&mut self.closed, async { Ok::<_, Fault>(pipeline.try_all::<Value>().await) }).await?;
+        if replies.len() != pages.len() {
+            let reason = replies.into_iter().find_map(Result::err);
+            return Err(reason.map_or_else(|| Fault::Lost("a pipeline's answers are missing".into()), Fault::from));
+        }
+        replies
+            .into_iter()
+            .map(|reply| match reply.map_err(Fault::from) {
+                Err(Fault::Lost(reason)) => Err(Fault::Lost(reason)),
+                reply => Ok(reply),
+            })
+            .collect()
+    }
+
+    /// Something else on this connection, ended with [`Fault::Lost`] when the connection ends.
+    pub(crate) async fn run<T, F: Future<Output = Result<T, Fault>>>(
+        &mut self,
+        work: impl FnOnce(Client) -> F,
+    ) -> Result<T, Fault> {
+        ended_by(&mut self.closed, work(self.client.clone())).await
+    }
+
+    /// Lets somebody else end a blocked read of this connection.
+    pub(crate) fn waker(&self) -> Waker {
+        Waker(self.client.clone())
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // The client's tasks hold the socket until they are told to end.
+        let client = self.client.clone();
+        tokio::spawn(async move {
+            let _ = client.quit().await;
+        });
+    }
+}
+
+async fn ended_by<T, E: Into<Fault>>(
+    closed: &mut ConnectHandle,
+    command: impl Future<Output = Result<T, E>>,
+) -> Result<T, Fault> {
+    tokio::select! {
+        biased;
+        reply = command => reply.map_err(Into::into),
+        _ = closed => Err(Fault::Lost("connection closed".into())),
+    }
+}
+
+/// Ends a blocked read at once, where CLIENT UNBLOCK is permitted; elsewhere the read ends by its time limit.
+#[derive(Clone, Debug)]
+pub(crate) struct Waker(Client);
+
+impl Waker {
+    /// The read returns with what it has, which is nothing.
+    pub(crate) fn wake(&self) {
+        let client = self.0.clone();
+        tokio::spawn(async move {
+            let _ = client.unblock_self(Some(fred::types::ClientUnblockFlag::Timeout)).await;
+        });
+    }
+}
+
+/// A stream's key as the client wants it.
+pub(crate) fn key(bytes: &Bytes) -> Key {
+    Key::from(bytes.clone())
+}

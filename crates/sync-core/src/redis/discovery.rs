@@ -1,0 +1,89 @@
+//! Which streams there are: SCAN by database and pattern, and the streams named in the settings.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use fred::prelude::*;
+use fred::types::Value;
+use fred::types::scan::ScanType;
+
+use super::connection::key;
+use super::{Fault, reply};
+use crate::rate_limit::RateLimiter;
+use crate::settings::Discovery;
+
+/// Keys that begin so are the bridges' own; discovery never matches them.
+pub const OWN_PREFIX: &[u8] = b"redis-sync:";
+/// Keys per SCAN call: some 100 µs of the server's time.
+const SCAN_COUNT: u32 = 1000;
+
+/// Whether a key may be read at all: not our own bookkeeping, not a dead-letter stream.
+pub fn readable(key: &[u8], dead_letter_suffix: &str) -> bool {
+    !key.starts_with(OWN_PREFIX) && !key.ends_with(dead_letter_suffix.as_bytes())
+}
+
+impl Discovery {
+    /// Whether discovery takes this key.
+    pub fn takes(&self, key: &[u8]) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(key))
+            && !self.exclude.iter().any(|pattern| pattern.matches(key))
+    }
+}
+
+/// All streams of the client's database that discovery takes. One SCAN with the narrowest pattern that covers
+/// them all; each call waits for the rate limit.
+pub(crate) async fn scan(
+    client: &Client,
+    discovery: &Discovery,
+    dead_letter_suffix: &str,
+    limiter: &RateLimiter,
+) -> Result<BTreeSet<Bytes>, Fault> {
+    let pattern = match discovery.patterns.as_slice() {
+        [only] => only.server_glob(),
+        _ => "*".to_owned(),
+    };
+    let mut found = BTreeSet::new();
+    let mut cursor = "0".to_owned();
+    loop {
+        limiter.take().await;
+        let page: Value = client
+            .scan_page(cursor, pattern.as_str(), Some(SCAN_COUNT), Some(ScanType::Stream))
+            .await?;
+        let Value::Array(mut parts) = page else { return Err(unexpected()) };
+        let (Some(Value::Array(keys)), Some(next)) = (parts.pop(), parts.pop()) else {
+            return Err(unexpected());
+        };
+        let keys = keys.into_iter().filter_map(reply::bytes);
+        found.extend(keys.filter(|key| readable(key, dead_letter_suffix) && discovery.takes(key)));
+        cursor = next.into_string().ok_or_else(unexpected)?;
+        if cursor == "0" {
+            return Ok(found);
+        }
+    }
+}
+
+fn unexpected() -> Fault {
+    Fault::Other("SCAN's answer is not a cursor and a list".into())
+}
+
+/// What stands at each of these keys: `none`, `stream`, `string`, ….
+pub(crate) async fn types(client: &Client, keys: &[Bytes], limiter: &RateLimiter) -> Result<Vec<String>, Fault> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    limiter.take().await;
+    let pipeline = client.pipeline();
+    for name in keys {
+        let _: () = pipeline.r#type(key(name)).await?;
+    }
+    let replies = pipeline.try_all::<String>().await;
+    let types: Vec<String> = replies.into_iter().collect::<Result<_, _>>()?;
+    if types.len() == keys.len() { Ok(types) } else { Err(Fault::Lost("a pipeline's answers are missing".into())) }
+}
+
+/// How many databases the server has, where it says so (CONFIG GET may be forbidden, and a Cluster has one).
+pub(crate) async fn databases(client: &Client) -> Option<u32> {
+    let command = fred::cmd!("CONFIG", blocking: false);
+    let answer: Vec<String> = client.custom(command, vec!["GET", "databases"]).await.ok()?;
+    answer.get(1)?.parse().ok()
+}

@@ -1,0 +1,70 @@
+//! Everything that speaks to the source Redis. Nothing here decides what to do about a failure: it says what
+//! failed ([`Fault`]), and the lane decides.
+
+pub mod connection;
+pub mod dead_letters;
+pub mod discovery;
+pub mod groups;
+pub(crate) mod reply;
+
+use fred::error::{Error, ErrorKind};
+
+/// What a failed command means for whoever sent it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// No connection, or it broke while the command was under way: whether it took effect is unknown.
+    #[error("{0}")]
+    Lost(String),
+    /// The group or the key does not exist.
+    #[error("{0}")]
+    NoGroup(String),
+    /// The key holds another type.
+    #[error("{0}")]
+    WrongType(String),
+    /// A blocked read was ended; nothing was read.
+    #[error("{0}")]
+    Unblocked(String),
+    /// The server cannot do it now: loading, busy, out of memory, read-only, a failover under way.
+    #[error("{0}")]
+    Busy(String),
+    /// The server will not do it until a human acts: permissions, a password.
+    #[error("{0}")]
+    Denied(String),
+    /// Any other error reply, in the server's words.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Fault {
+    /// Whether a human must act.
+    pub fn needs_human(&self) -> bool {
+        matches!(self, Self::Denied(_) | Self::Other(_))
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        let text = error.details().to_owned();
+        match text.split([' ', ':']).next().unwrap_or_default() {
+            "NOGROUP" => Self::NoGroup(text),
+            "WRONGTYPE" => Self::WrongType(text),
+            "UNBLOCKED" => Self::Unblocked(text),
+            "LOADING" | "BUSY" | "OOM" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "MISCONF"
+            | "NOREPLICAS" | "MOVED" | "ASK" => Self::Busy(text),
+            "NOPERM" | "NOAUTH" | "WRONGPASS" => Self::Denied(text),
+            _ => match error.kind() {
+                ErrorKind::Auth => Self::Denied(text),
+                ErrorKind::IO
+                | ErrorKind::Canceled
+                | ErrorKind::Timeout
+                | ErrorKind::Routing
+                | ErrorKind::Tls
+                | ErrorKind::Protocol
+                | ErrorKind::Backpressure
+                | ErrorKind::Cluster
+                | ErrorKind::Sentinel => Self::Lost(error.to_string()),
+                _ => Self::Other(text),
+            },
+        }
+    }
+}
