@@ -2,6 +2,7 @@
 //!
 //! Nothing here decides anything about records, and nothing here names a destination.
 
+pub mod admin;
 pub mod health;
 pub mod log;
 pub mod metrics;
