@@ -19,9 +19,8 @@ async fn main() -> anyhow::Result<()> {
     let streams = StreamSettings { enabled: true, named: vec![], discovery: discovery.clone(), discovery_interval: Duration::from_secs(10), auto_create_groups: true, start_id: StartId::After(Default::default()), group: "mqtt-group".into(), consumer: format!("c-{}", std::process::id()), batch_size: env("STREAM_BATCH_SIZE","100").parse()?, poll_interval: Duration::from_secs(1), filter: None, dead_letter_suffix: ":dead-letter".into(), dead_letter_maxlen: 0, ownership: Ownership::Exclusive, source_name: None, max_deliveries: 0, rate_limit: 0 };
     let encoder = sync_core::payload::Encoder::new(Default::default(), encoding_rs::UTF_8);
     let sink = sink::MqttSink::new(&mqtt, Ownership::Exclusive, encoder)?;
-    let (tx, rx) = tokio::sync::watch::channel(false);
+    let (stop, _hup) = sync_core::shutdown::signals()?; let _log = sync_core::telemetry::log::install(sync_core::telemetry::log::LogSetup { level: tracing::level_filters::LevelFilter::INFO, format: None, dir: None, program: "redis2mqtt", own_crates: &[] })?;
     let (_ltx, live) = tokio::sync::watch::channel(sync_core::run::Live { discovery, interval: Duration::from_secs(10) });
-    tokio::spawn(async move { let mut s = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap(); s.recv().await; let _ = tx.send(true); std::future::pending::<()>().await });
-    sync_core::run::run(sync_core::run::Bridge { name: "redis2mqtt", sink, sink_retry: retry, redis, streams, live, limiter: sync_core::rate_limit::RateLimiter::new(0), health: Default::default(), metrics: Default::default(), stop: sync_core::shutdown::Stop::temp(rx), shutdown_timeout: Duration::from_secs(8) }).await?;
+    sync_core::run::run(sync_core::run::Bridge { name: "redis2mqtt", sink, sink_retry: retry, redis, streams, live, limiter: sync_core::rate_limit::RateLimiter::new(0), health: Default::default(), metrics: Default::default(), stop, shutdown_timeout: Duration::from_secs(8) }).await?;
     Ok(())
 }

@@ -24,7 +24,7 @@ use crate::redis::dead_letters::DeadLetters;
 use crate::redis::{Fault, discovery, groups};
 use crate::retry::Backoff;
 use crate::settings::{Discovery, RedisSettings, RetrySettings, StartId, StreamSettings};
-use crate::shutdown::Stop;
+use crate::shutdown::Shutdown;
 use crate::telemetry::health::{Health, Severity};
 use crate::telemetry::metrics::Metrics;
 
@@ -53,7 +53,7 @@ pub struct Bridge<S> {
     /// Shared with the admin pages.
     pub metrics: Metrics,
     /// When to stop.
-    pub stop: Stop,
+    pub stop: Shutdown,
     /// How long what is in flight may take to finish then.
     pub shutdown_timeout: Duration,
 }
@@ -169,7 +169,7 @@ enum Started<T, E> {
 /// Attempts at start are bounded by the settings; a stop ends them.
 async fn at_start<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
     retry: RetrySettings,
-    stop: &Stop,
+    stop: &Shutdown,
     attempt: impl Fn() -> F,
 ) -> Started<T, E> {
     let mut backoff = Backoff::new(retry);
@@ -200,7 +200,7 @@ struct Keeper<S> {
     sink: Arc<S>,
     retry: RetrySettings,
     health: Health,
-    stop: Stop,
+    stop: Shutdown,
 }
 
 impl<S: Sink> Keeper<S> {

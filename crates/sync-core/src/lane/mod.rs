@@ -33,7 +33,7 @@ use crate::redis::dead_letters::{DeadLetters, Letter};
 use crate::redis::{Fault, groups};
 use crate::retry::Backoff;
 use crate::settings::{RetrySettings, StartId, StreamSettings};
-use crate::shutdown::Stop;
+use crate::shutdown::Shutdown;
 use crate::telemetry::health::{Health, Severity};
 use crate::telemetry::metrics::Metrics;
 
@@ -43,6 +43,8 @@ const IN_FLIGHT: usize = 2;
 /// A group's bounds.
 const GROUP_RECORDS: usize = 4000;
 const GROUP_BYTES: usize = 8 << 20;
+/// Up to so many IDs, an XACK takes the time of its round trip.
+const SMALL_ACKNOWLEDGEMENT: usize = 16;
 
 /// What all lanes of a process share.
 pub(crate) struct Shared<S> {
@@ -58,7 +60,7 @@ pub(crate) struct Shared<S> {
     pub(crate) limiter: RateLimiter,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
-    pub(crate) stop: Stop,
+    pub(crate) stop: Shutdown,
     /// At most so many lanes read at once: each may set aside its part of the read budget.
     pub(crate) lanes: usize,
     /// STREAM_START_ID is `$`, and these streams were there at the first start.
@@ -293,6 +295,7 @@ impl<S: Sink> Lane<S> {
             slot.stream.metrics.acknowledged.fetch_add(run.len() as u64, Relaxed);
             if slot.hold.take().is_some() {
                 set_held(slot, false);
+                slot.reported_down = false;
                 self.shared.health.up(&format!("stream {}", slot.stream.spelled));
             }
             by_stream.push((slot.stream.name.key.clone(), run.iter().map(|(_, id)| *id).collect()));
@@ -303,7 +306,10 @@ impl<S: Sink> Lane<S> {
             let asked = Instant::now();
             match groups::acknowledge(&self.commands, &self.shared.settings.group, &by_stream).await {
                 Ok(()) => {
-                    self.shared.limiter.observe(asked.elapsed());
+                    // How long a small request takes says how loaded Redis is; a large one says how large it is.
+                    if by_stream.iter().map(|(_, ids)| ids.len()).sum::<usize>() <= SMALL_ACKNOWLEDGEMENT {
+                        self.shared.limiter.observe(asked.elapsed());
+                    }
                     return;
                 }
                 Err(fault) => {

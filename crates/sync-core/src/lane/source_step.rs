@@ -136,11 +136,7 @@ impl<S: Sink> Lane<S> {
                 self.source.waker = block.map(|_| reader.waker());
                 Box::pin(async move {
                     limiter.take().await;
-                    let asked = Instant::now();
                     let reply = reader.read_new(&group, &consumer, keys, count, block).await;
-                    if block.is_none() {
-                        limiter.observe(asked.elapsed());
-                    }
                     Done::Read { reader, share, streams, reply }
                 })
             }
@@ -293,7 +289,7 @@ impl<S: Sink> Lane<S> {
             }
             _ => next,
         };
-        if state.hold.is_none() {
+        if state.hold.is_none() && std::mem::take(&mut state.reported_down) {
             self.shared.health.up(&format!("stream {}", state.stream.spelled));
         }
         self.streams.recovered(slot, next);
@@ -339,6 +335,7 @@ impl<S: Sink> Lane<S> {
                 self.streams.restart(slot, retry);
             }
             Fault::Denied(reason) | Fault::Other(reason) | Fault::Unblocked(reason) => {
+                self.streams[slot].reported_down = true;
                 self.shared.health.down(&format!("stream {spelled}"), &format!("not read: {reason}"), Severity::Error);
                 self.streams.restart(slot, Instant::now() + self.shared.redis_retry.cap);
             }
@@ -387,6 +384,7 @@ impl<S: Sink> Lane<S> {
             Err(Fault::NoGroup(_)) => self.streams.restart(slot, again),
             Err(fault) if fault.needs_human() || matches!(fault, Fault::Busy(_)) => {
                 let reason = format!("not read: its consumer group cannot be created: {fault}");
+                state.reported_down = true;
                 self.shared.health.down(&format!("stream {spelled}"), &reason, Severity::Error);
                 self.streams.restart(slot, Instant::now() + self.shared.redis_retry.cap);
             }

@@ -63,6 +63,8 @@ pub(crate) struct Slot {
     pub(crate) had_group: bool,
     /// A group that is missing and not to be created, or a key of another type, was reported.
     pub(crate) warned: bool,
+    /// It was reported down, other than by a hold.
+    pub(crate) reported_down: bool,
     leaving: bool,
 }
 
@@ -183,6 +185,7 @@ impl Streams {
             first_unsettled: None,
             had_group: false,
             warned: false,
+            reported_down: false,
             leaving: false,
         };
         let free = self.slots.iter().position(Option::is_none).filter(|_| self.by_key.len() < self.slots.len());
