@@ -1,26 +1,144 @@
-//! Redis streams to MQTT topics.
+//! Redis streams to MQTT topics: one sink, wired to the loop that all bridges share.
+
+mod cli;
 mod message;
 mod messages;
 mod mqtt;
 mod settings;
 mod sink;
-use std::time::Duration;
-use settings::*;
-use sync_core::settings::*;
-fn env(k: &str, d: &str) -> String { std::env::var(k).unwrap_or(d.to_owned()) }
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
-    sync_core::tls::install_provider();
-    let retry = RetrySettings { max_retries: 5, base: Duration::from_millis(200), cap: Duration::from_secs(5) };
-    let mqtt = MqttSettings { host: env("MQTT_BROKER_HOST", "127.0.0.1"), port: env("MQTT_BROKER_PORT", "1883").parse()?, client_id: "r2m".into(), username: None, password: None, tls: None,
-        version: match env("MQTT_VERSION","auto").as_str() { "4" => Version::V4, "5" => Version::V5, _ => Version::Auto}, transport: Transport::Tcp, qos: env("MQTT_QOS","1").parse()?, retain: false, base_topic: "redis".into(), keep_alive: Duration::from_secs(60), max_inflight: 1000, max_packet_size: None, retry };
-    let redis = RedisSettings { url: None, host: "127.0.0.1".into(), port: env("REDIS_PORT","6379").parse()?, username: None, password: None, tls: None, db: 0, pool_size: 10, retry, health_check_interval: Duration::from_secs(60) };
-    let discovery = Some(Discovery { dbs: vec![0,1,2], patterns: vec![sync_core::pattern::Pattern::new("*")], exclude: vec![] });
-    let streams = StreamSettings { enabled: true, named: vec![], discovery: discovery.clone(), discovery_interval: Duration::from_secs(10), auto_create_groups: true, start_id: StartId::After(Default::default()), group: "mqtt-group".into(), consumer: format!("c-{}", std::process::id()), batch_size: env("STREAM_BATCH_SIZE","100").parse()?, poll_interval: Duration::from_secs(1), filter: None, dead_letter_suffix: ":dead-letter".into(), dead_letter_maxlen: 0, ownership: Ownership::Exclusive, source_name: None, max_deliveries: 0, rate_limit: 0 };
-    let encoder = sync_core::payload::Encoder::new(Default::default(), encoding_rs::UTF_8);
-    let sink = sink::MqttSink::new(&mqtt, Ownership::Exclusive, encoder)?;
-    let (stop, _hup) = sync_core::shutdown::signals()?; let _log = sync_core::telemetry::log::install(sync_core::telemetry::log::LogSetup { level: tracing::level_filters::LevelFilter::INFO, format: None, dir: None, program: "redis2mqtt", own_crates: &[] })?;
-    let (_ltx, live) = tokio::sync::watch::channel(sync_core::run::Live { discovery, interval: Duration::from_secs(10) });
-    sync_core::run::run(sync_core::run::Bridge { name: "redis2mqtt", sink, sink_retry: retry, redis, streams, live, limiter: sync_core::rate_limit::RateLimiter::new(0), health: Default::default(), metrics: Default::default(), stop, shutdown_timeout: Duration::from_secs(8) }).await?;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use sync_core::payload::Encoder;
+use sync_core::rate_limit::RateLimiter;
+use sync_core::run::{Bridge, Live, run};
+use sync_core::settings::{Inputs, Loaded, Mistakes};
+use sync_core::shutdown::{self, Hangups, Shutdown};
+use sync_core::telemetry::admin::Admin;
+use sync_core::telemetry::health::Health;
+use sync_core::telemetry::log::{self, LogHandle, LogSetup};
+use sync_core::telemetry::metrics::Metrics;
+use sync_core::tls;
+use tokio::sync::watch;
+
+use self::cli::{Cli, Command};
+use self::settings::Settings;
+use self::sink::MqttSink;
+
+const NAME: &str = env!("CARGO_PKG_NAME");
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// EX_CONFIG of sysexits.h.
+const BAD_CONFIGURATION: u8 = 78;
+
+fn main() -> ExitCode {
+    // Before anything else: a stop that comes early must not be lost.
+    let signals = shutdown::signals();
+    tls::install_provider();
+    let cli = Cli::parse();
+    let inputs = cli.inputs();
+    if let Some(Command::Completions { shell }) = cli.command {
+        cli::print_completions(shell);
+        return ExitCode::SUCCESS;
+    }
+    let loaded = match Settings::load(&inputs) {
+        Ok(loaded) => loaded,
+        Err(mistakes) => return bad_configuration(&mistakes),
+    };
+    let result = signals.and_then(|(stop, hangups)| {
+        let log = log::install(LogSetup::new(&loaded.settings.general.log, NAME))?;
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        // One thread: the work is moving bytes, and a second core is better left to Redis and the broker.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
+        runtime.block_on(bridge(loaded, inputs, log, stop, hangups))
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{NAME} ends: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "there is no log without settings")]
+fn bad_configuration(mistakes: &Mistakes) -> ExitCode {
+    for warning in &mistakes.warnings {
+        eprintln!("warning: {warning}");
+    }
+    eprintln!("{mistakes}");
+    ExitCode::from(BAD_CONFIGURATION)
+}
+
+async fn bridge(
+    loaded: Loaded<Settings>,
+    inputs: Inputs,
+    log: LogHandle,
+    stop: Shutdown,
+    hangups: Hangups,
+) -> anyhow::Result<()> {
+    let Settings { redis, streams, text, general, mqtt } = loaded.settings;
+    tracing::info!(version = VERSION, group = streams.group, consumer = streams.consumer, "{NAME} starts");
+    let health = Health::default();
+    let metrics = Metrics::new(NAME, VERSION, general.metrics_per_stream);
+    let limiter = RateLimiter::new(streams.rate_limit);
+    if let Some(address) = general.admin_addr {
+        let admin = Admin::bind(&address.to_string()).await?;
+        let (health, metrics, stop) = (health.clone(), metrics.clone(), stop.clone());
+        tokio::spawn(async move { admin.serve(health, metrics, stop.requested()).await });
+    }
+    let (tell, live) = watch::channel(live_of(&streams));
+    tokio::spawn(reload(inputs, hangups, tell, log, limiter.clone()));
+
+    let sink = MqttSink::new(&mqtt, streams.ownership, Encoder::new(text.value_format, text.encoding))?;
+    let bridge = Bridge {
+        name: NAME,
+        sink,
+        sink_retry: mqtt.retry,
+        redis,
+        streams,
+        live,
+        limiter,
+        health,
+        metrics,
+        stop,
+        shutdown_timeout: general.shutdown_timeout,
+    };
+    run(bridge).await?;
+    tracing::info!("{NAME} has stopped");
     Ok(())
+}
+
+/// SIGHUP: what may change while running is applied; a bad file changes nothing.
+async fn reload(
+    inputs: Inputs,
+    mut hangups: Hangups,
+    tell: watch::Sender<Live>,
+    log: LogHandle,
+    limiter: RateLimiter,
+) {
+    loop {
+        hangups.next().await;
+        match Settings::load(&inputs) {
+            Ok(Loaded { settings, warnings, .. }) => {
+                for warning in warnings {
+                    tracing::warn!("{warning}");
+                }
+                log.set_level(settings.general.log.level.into());
+                limiter.set_rate(settings.streams.rate_limit);
+                tell.send_replace(live_of(&settings.streams));
+                tracing::info!(
+                    "settings read again: discovery range, patterns, interval, log level and rate limit apply"
+                );
+            }
+            Err(mistakes) => tracing::error!("settings not read again, the old ones stay: {mistakes}"),
+        }
+    }
+}
+
+fn live_of(streams: &sync_core::settings::StreamSettings) -> Live {
+    Live { discovery: streams.discovery.clone(), interval: streams.discovery_interval }
 }

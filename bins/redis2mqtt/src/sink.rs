@@ -1,15 +1,17 @@
 //! The sink: groups go to the session of the moment; sessions come and go with their connections.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use rumqttc::QoS;
+use rustls::ClientConfig;
 use sync_core::bridge::{Delivery, Fate, Group, Lost, Sink, Unreachable};
 use sync_core::payload::Encoder;
 use sync_core::settings::Ownership;
 use sync_core::tls::{self, TlsError};
 use tokio::sync::{mpsc, oneshot};
+use tokio_tungstenite::tungstenite::http::Uri;
 
 use crate::messages::Messages;
 use crate::mqtt::session::{Batch, Rules, Session, Suspicion};
@@ -34,17 +36,16 @@ pub(crate) struct MqttSink {
 
 impl MqttSink {
     /// Reads TLS files; connects to nothing.
-    pub(crate) fn new(settings: &MqttSettings, ownership: Ownership, encoder: Encoder) -> Result<Self, TlsError> {
+    pub(crate) fn new(
+        settings: &MqttSettings,
+        ownership: Ownership,
+        encoder: Encoder,
+    ) -> Result<Self, TlsError> {
         let tls = match &settings.tls {
             Some(files) => Some(tls::client_config(files)?.into()),
             None => None,
         };
-        let address = Address {
-            host: settings.host.clone(),
-            port: settings.port,
-            tls,
-            websocket_path: (settings.transport == Transport::Websockets).then(|| "/mqtt".to_owned()),
-        };
+        let address = address(settings, tls);
         let qos = match settings.qos {
             0 => QoS::AtMostOnce,
             1 => QoS::AtLeastOnce,
@@ -93,11 +94,13 @@ impl MqttSink {
             Ok(connected) => return Ok(connected),
             Err(refused) => refused,
         };
-        let Some(certainty) = refused.version.filter(|_| self.wanted == WantedVersion::Auto && !only_four) else {
+        let Some(certainty) = refused.version.filter(|_| self.wanted == WantedVersion::Auto && !only_four)
+        else {
             return Err(refused.unreachable);
         };
         // Where 3.1.1 does not work either, the first answer says more.
-        let connected = wire::connect(&self.options, Version::Four).await.map_err(|_| refused.unreachable.clone())?;
+        let connected =
+            wire::connect(&self.options, Version::Four).await.map_err(|_| refused.unreachable.clone())?;
         tracing::warn!(
             "the broker does not take MQTT 5 ({}): MQTT 3.1.1 is used, which cannot say why a publish is denied; MQTT_VERSION=4 is without this warning",
             refused.unreachable.reason
@@ -139,6 +142,24 @@ impl Sink for MqttSink {
 
     async fn disconnect(&self) {
         self.close_session();
+    }
+}
+
+/// With websockets the settings have a whole URL for a host.
+fn address(settings: &MqttSettings, tls: Option<Arc<ClientConfig>>) -> Address {
+    let port = settings.port;
+    let url = match settings.transport {
+        Transport::Tcp => None,
+        Transport::Websockets => settings.host.parse::<Uri>().ok(),
+    };
+    match url {
+        None => Address { host: settings.host.clone(), port, tls, websocket_path: None },
+        Some(url) => Address {
+            host: url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned(),
+            port: url.port_u16().unwrap_or(port),
+            tls,
+            websocket_path: Some(url.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string)),
+        },
     }
 }
 

@@ -198,7 +198,9 @@ mod tests {
         for text in ["", "-", "1-", "-1", "+1-1", "1-2-3", "18446744073709551616-0", "a"] {
             assert_eq!(text.parse::<EntryId>(), Err(IdError), "{text}");
         }
-        for id in [EntryId::default(), EntryId { ms: 1526919030474, seq: 55 }, EntryId { ms: u64::MAX, seq: 10 }] {
+        for id in
+            [EntryId::default(), EntryId { ms: 1526919030474, seq: 55 }, EntryId { ms: u64::MAX, seq: 10 }]
+        {
             let mut text = Vec::new();
             id.write_to(&mut text);
             assert_eq!(text, id.to_string().into_bytes());

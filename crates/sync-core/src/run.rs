@@ -121,7 +121,12 @@ pub async fn run<S: Sink>(bridge: Bridge<S>) -> Result<(), StartError> {
     bridge.health.started();
 
     let (sink_is_up, sink_up) = watch::channel(true);
-    let keeper = Keeper { sink: sink.clone(), retry: bridge.sink_retry, health: bridge.health.clone(), stop: stop.clone() };
+    let keeper = Keeper {
+        sink: sink.clone(),
+        retry: bridge.sink_retry,
+        health: bridge.health.clone(),
+        stop: stop.clone(),
+    };
     let keeping = tokio::spawn(keeper.keep_connected(lost, sink_is_up));
 
     let shared = Shared {
@@ -150,7 +155,9 @@ pub async fn run<S: Sink>(bridge: Bridge<S>) -> Result<(), StartError> {
     let deadline = Instant::now() + bridge.shutdown_timeout;
     for lane in lanes {
         if timeout_at(deadline, lane.task).await.is_err() {
-            tracing::warn!("not all that was in flight was confirmed in time: it stays pending, and is delivered again");
+            tracing::warn!(
+                "not all that was in flight was confirmed in time: it stays pending, and is delivered again"
+            );
             break;
         }
     }
@@ -185,7 +192,12 @@ async fn at_start<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
             Err(error) if attempts >= retry.max_retries.max(1) => return Started::No(error, attempts),
             Err(error) => {
                 let delay = backoff.next_delay();
-                tracing::warn!(attempt = attempts, of = retry.max_retries, ?delay, "not connected yet: {error}");
+                tracing::warn!(
+                    attempt = attempts,
+                    of = retry.max_retries,
+                    ?delay,
+                    "not connected yet: {error}"
+                );
                 tokio::select! {
                     () = sleep(delay) => {}
                     () = stop.requested() => return Started::Stopped,
@@ -308,7 +320,8 @@ async fn deal_database<S: Sink>(
     }
     // What is left has no lane yet.
     for key in streams {
-        let roomiest = (0..lanes.len()).filter(|at| lanes[*at].db == db).min_by_key(|at| lanes[*at].streams.len());
+        let roomiest =
+            (0..lanes.len()).filter(|at| lanes[*at].db == db).min_by_key(|at| lanes[*at].streams.len());
         let at = match roomiest {
             Some(at) if lanes[at].streams.len() < STREAMS_PER_LANE || lanes.len() >= shared.lanes => at,
             _ => match open_lane(shared, lanes, commands, db).await {
@@ -448,7 +461,8 @@ impl Search {
         let look = async |client: Client| {
             let streams = match search {
                 Some(search) => {
-                    discovery::scan(&client, search, &shared.settings.dead_letter_suffix, &shared.limiter).await?
+                    discovery::scan(&client, search, &shared.settings.dead_letter_suffix, &shared.limiter)
+                        .await?
                 }
                 None => BTreeSet::new(),
             };
@@ -462,12 +476,18 @@ impl Search {
                     streams.insert(key.clone());
                 }
                 "none" if self.reported.insert(format!("absent {spelled}")) => {
-                    tracing::info!(stream = spelled, "named in REDIS_STREAMS and not there yet: read once it exists");
+                    tracing::info!(
+                        stream = spelled,
+                        "named in REDIS_STREAMS and not there yet: read once it exists"
+                    );
                 }
                 "none" => {}
                 kind => {
                     if self.reported.insert(format!("type {spelled}")) {
-                        tracing::warn!(stream = spelled, "named in REDIS_STREAMS and not read: the key holds a {kind}");
+                        tracing::warn!(
+                            stream = spelled,
+                            "named in REDIS_STREAMS and not read: the key holds a {kind}"
+                        );
                     }
                 }
             }
@@ -484,7 +504,9 @@ impl Search {
         let Some(Some(count)) = self.databases else { return range };
         let (there, beyond): (Vec<u16>, Vec<u16>) = range.into_iter().partition(|db| u32::from(*db) < count);
         if !beyond.is_empty() && self.reported.insert(format!("beyond {beyond:?}")) {
-            tracing::warn!("the server has {count} databases: {beyond:?} of SOURCE_REDIS_DB_SEARCH_RANGE are not there");
+            tracing::warn!(
+                "the server has {count} databases: {beyond:?} of SOURCE_REDIS_DB_SEARCH_RANGE are not there"
+            );
         }
         there
     }
@@ -508,7 +530,9 @@ impl Search {
                 Ok(_) => return HashSet::new(),
                 Err(fault) => {
                     // Reading too much is the safe side.
-                    tracing::warn!("STREAM_START_ID=$ is not applied: cannot see which groups exist: {fault}");
+                    tracing::warn!(
+                        "STREAM_START_ID=$ is not applied: cannot see which groups exist: {fault}"
+                    );
                     return HashSet::new();
                 }
             }

@@ -68,7 +68,8 @@ fn authorities(ca: Option<&Path>) -> Result<RootCertStore, TlsError> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let unusable = |error: &dyn std::fmt::Display| TlsError(format!("certificate file {}: {error}", path.display()));
+    let unusable =
+        |error: &dyn std::fmt::Display| TlsError(format!("certificate file {}: {error}", path.display()));
     let certificates = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| unusable(&error))?;
@@ -116,4 +117,3 @@ impl ServerCertVerifier for AcceptAny {
         self.0.supported_schemes()
     }
 }
-

@@ -141,7 +141,13 @@ impl From<Broken> for Ended {
 
 impl Session {
     /// A session on a connection just made.
-    pub(crate) fn new(wire: Wire, granted: Granted, rules: Rules, messages: Messages, suspicion: Suspicion) -> Self {
+    pub(crate) fn new(
+        wire: Wire,
+        granted: Granted,
+        rules: Rules,
+        messages: Messages,
+        suspicion: Suspicion,
+    ) -> Self {
         let mut window = rules.max_inflight.min(granted.receive_max);
         if rules.qos == QoS::ExactlyOnce && wire.version() == Version::Four {
             window = window.min(QOS2_WINDOW_FOUR);
@@ -250,7 +256,9 @@ impl Session {
             if size > self.max_packet as usize {
                 let max = self.max_packet;
                 self.advance();
-                let reason = format!("the packet would be {size} bytes long, and {max} are allowed (the broker's limit, or MQTT_MAX_PACKET_SIZE)");
+                let reason = format!(
+                    "the packet would be {size} bytes long, and {max} are allowed (the broker's limit, or MQTT_MAX_PACKET_SIZE)"
+                );
                 self.settle(number, index, Fate::Unfit(reason));
                 continue;
             }
@@ -322,8 +330,10 @@ impl Session {
             }
             Answer::Negative { pkid, code, reason } => {
                 let sent = self.answered(pkid)?;
-                let topic = self.record(sent).map(|record| self.messages.topic_of(record)).unwrap_or_default();
-                let fate = fate_of(code, &format!("the broker answered {reason} (0x{code:02X}) for topic {topic}"));
+                let topic =
+                    self.record(sent).map(|record| self.messages.topic_of(record)).unwrap_or_default();
+                let fate =
+                    fate_of(code, &format!("the broker answered {reason} (0x{code:02X}) for topic {topic}"));
                 self.bar_if_undelivered(sent, &fate);
                 self.settle(sent.batch, sent.record, fate);
             }
@@ -342,7 +352,10 @@ impl Session {
                 let by_conflict = code == 0x8E;
                 let hint = if by_conflict { ": another client uses this MQTT_CLIENT_ID" } else { "" };
                 let reason = format!("the broker closed the connection: {reason} (0x{code:02X}){hint}");
-                return Err(Ended { lost: Lost { reason, by_conflict }, may_blame_record: blames_record(code) });
+                return Err(Ended {
+                    lost: Lost { reason, by_conflict },
+                    may_blame_record: blames_record(code),
+                });
             }
             Answer::Other => {}
         }
@@ -351,7 +364,8 @@ impl Session {
 
     /// Frees the identifier.
     fn answered(&mut self, pkid: u16) -> Result<Sent, Ended> {
-        let sent = self.sent.get_mut(usize::from(pkid)).and_then(Option::take).ok_or_else(|| unasked(pkid))?;
+        let sent =
+            self.sent.get_mut(usize::from(pkid)).and_then(Option::take).ok_or_else(|| unasked(pkid))?;
         self.free.push_back(pkid);
         self.in_flight -= 1;
         self.alone = false;
@@ -395,7 +409,9 @@ impl Session {
         tracing::debug!(stream = record.stream.spelled, id = %record.entry.id, losses, "first unconfirmed entry");
         if losses >= LOSSES && alone {
             self.suspicion.cleared(record);
-            let reason = format!("the broker closed the connection {losses} times with this entry first unconfirmed, at last sent alone");
+            let reason = format!(
+                "the broker closed the connection {losses} times with this entry first unconfirmed, at last sent alone"
+            );
             self.settle(sent.batch, sent.record, Fate::Refused(reason));
         }
     }

@@ -40,8 +40,9 @@ pub(crate) async fn connect(address: &Address) -> Result<Box<dyn Socket>, Unreac
     let socket: Box<dyn Socket> = match &address.tls {
         None => Box::new(tcp),
         Some(config) => {
-            let name = ServerName::try_from(address.host.clone())
-                .map_err(|_| unreachable(format!("{:?} is no name that a certificate could be for", address.host), true))?;
+            let name = ServerName::try_from(address.host.clone()).map_err(|_| {
+                unreachable(format!("{:?} is no name that a certificate could be for", address.host), true)
+            })?;
             let tls = TlsConnector::from(config.clone()).connect(name, tcp).await;
             Box::new(tls.map_err(|error| unreachable(tls_failed(&error), true))?)
         }
@@ -55,22 +56,36 @@ pub(crate) async fn connect(address: &Address) -> Result<Box<dyn Socket>, Unreac
 fn tls_failed(error: &io::Error) -> String {
     let text = error.to_string();
     let hint = match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::InvalidMessage(_)) => ": it does not answer in TLS on this port (MQTT_USE_TLS is true)",
-        Some(rustls::Error::InvalidCertificate(_)) => ": is MQTT_TLS_CA the authority that signed its certificate?",
-        _ if error.kind() == io::ErrorKind::UnexpectedEof => ": it hung up (does it ask for a client certificate, or not speak TLS?)",
+        Some(rustls::Error::InvalidMessage(_)) => {
+            ": it does not answer in TLS on this port (MQTT_USE_TLS is true)"
+        }
+        Some(rustls::Error::InvalidCertificate(_)) => {
+            ": is MQTT_TLS_CA the authority that signed its certificate?"
+        }
+        _ if error.kind() == io::ErrorKind::UnexpectedEof => {
+            ": it hung up (does it ask for a client certificate, or not speak TLS?)"
+        }
         _ => "",
     };
     format!("no TLS: {text}{hint}")
 }
 
 /// MQTT 5, chapter 6: binary frames, subprotocol `mqtt`.
-async fn websocket(address: &Address, path: &str, socket: Box<dyn Socket>) -> Result<Box<dyn Socket>, Unreachable> {
+async fn websocket(
+    address: &Address,
+    path: &str,
+    socket: Box<dyn Socket>,
+) -> Result<Box<dyn Socket>, Unreachable> {
     let scheme = if address.tls.is_some() { "wss" } else { "ws" };
-    let refused = |error: &dyn std::fmt::Display| unreachable(format!("no websocket at {path}: {error}"), false);
-    let uri: Uri = format!("{scheme}://{}:{}{path}", address.host, address.port).parse().map_err(|error| refused(&error))?;
+    let refused =
+        |error: &dyn std::fmt::Display| unreachable(format!("no websocket at {path}: {error}"), false);
+    let host = if address.host.contains(':') { format!("[{}]", address.host) } else { address.host.clone() };
+    let uri: Uri =
+        format!("{scheme}://{host}:{}{path}", address.port).parse().map_err(|error| refused(&error))?;
     let mut request = uri.into_client_request().map_err(|error| refused(&error))?;
     request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("mqtt"));
-    let (socket, _) = tokio_tungstenite::client_async(request, socket).await.map_err(|error| refused(&error))?;
+    let (socket, _) =
+        tokio_tungstenite::client_async(request, socket).await.map_err(|error| refused(&error))?;
     let (sink, stream) = socket.split();
     let incoming = stream.filter_map(|message| {
         ready(match message {

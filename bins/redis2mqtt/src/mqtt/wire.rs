@@ -5,9 +5,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use rumqttc::QoS;
 use rumqttc::mqttbytes::{self, v4 as four};
 use rumqttc::v5::mqttbytes::{self as mqttbytes_five, v5 as five};
-use rumqttc::QoS;
 use sync_core::bridge::Unreachable;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -141,13 +141,21 @@ impl Wire {
             }
             Version::Five => {
                 let connect = five::Connect { keep_alive, client_id, clean_start: true, properties: None };
-                let login = options.credentials.as_ref().map(|(user, password)| five::Login::new(user, password));
+                let login =
+                    options.credentials.as_ref().map(|(user, password)| five::Login::new(user, password));
                 self.put_five(&five::Packet::Connect(connect, None, login));
-                self.flush().await.and(self.packet(five_packet).await).map(|packet| granted_by_five(packet, options))
+                self.flush()
+                    .await
+                    .and(self.packet(five_packet).await)
+                    .map(|packet| granted_by_five(packet, options))
             }
         };
         let mut granted = answer.unwrap_or_else(|Broken(reason)| {
-            let hint = if options.address.tls.is_none() { " (does it expect TLS? MQTT_USE_TLS is false)" } else { "" };
+            let hint = if options.address.tls.is_none() {
+                " (does it expect TLS? MQTT_USE_TLS is false)"
+            } else {
+                ""
+            };
             Err(refused(format!("no CONNACK: {reason}{hint}"), false, Some(Certainty::Suspected)))
         })?;
         granted.keep_alive = granted.keep_alive.or(Some(options.keep_alive));
@@ -254,7 +262,9 @@ impl Wire {
             Version::Five => match five::Packet::read(&mut self.incoming, Some(MAX_INCOMING)) {
                 Ok(packet) => Ok(Some(answer_five(packet))),
                 Err(mqttbytes_five::Error::InsufficientBytes(_)) => Ok(None),
-                Err(mqttbytes_five::Error::InvalidConnectReturnCode(code)) => Ok(Some(Answer::Unlisted { code })),
+                Err(mqttbytes_five::Error::InvalidConnectReturnCode(code)) => {
+                    Ok(Some(Answer::Unlisted { code }))
+                }
                 Err(error) => Err(nonsense(&error)),
             },
         }
@@ -305,7 +315,8 @@ fn granted_by_four(packet: four::Packet) -> Result<Granted, Refused> {
         four::Packet::ConnAck(ack) => match ack.code {
             Code::Success => Ok(Granted { receive_max: u16::MAX, max_packet: MAX_PACKET, keep_alive: None }),
             code => {
-                let needs_human = matches!(code, Code::BadUserNamePassword | Code::NotAuthorized | Code::BadClientId);
+                let needs_human =
+                    matches!(code, Code::BadUserNamePassword | Code::NotAuthorized | Code::BadClientId);
                 let version = matches!(code, Code::RefusedProtocolVersion).then_some(Certainty::Said);
                 Err(refused(format!("refused the connection: {code:?}"), needs_human, version))
             }
@@ -318,7 +329,13 @@ fn granted_by_five(packet: five::Packet, options: &Options) -> Result<Granted, R
     use five::ConnectReturnCode as Code;
     let ack = match packet {
         five::Packet::ConnAck(ack) => ack,
-        other => return Err(refused(format!("answered CONNECT with {other:?}"), false, Some(Certainty::Suspected))),
+        other => {
+            return Err(refused(
+                format!("answered CONNECT with {other:?}"),
+                false,
+                Some(Certainty::Suspected),
+            ));
+        }
     };
     let said = |said: Option<String>| said.map(|said| format!(" ({said})")).unwrap_or_default();
     if ack.code != Code::Success {
@@ -339,7 +356,11 @@ fn granted_by_five(packet: five::Packet, options: &Options) -> Result<Granted, R
     let properties = ack.properties.as_ref();
     let max_qos = properties.and_then(|p| p.max_qos).unwrap_or(2);
     if options.qos as u8 > max_qos {
-        return Err(refused(format!("takes QoS {max_qos} at most, and MQTT_QOS is {}", options.qos as u8), true, None));
+        return Err(refused(
+            format!("takes QoS {max_qos} at most, and MQTT_QOS is {}", options.qos as u8),
+            true,
+            None,
+        ));
     }
     if options.retain && properties.and_then(|p| p.retain_available) == Some(0) {
         return Err(refused("keeps no retained messages, and MQTT_RETAIN is true".into(), true, None));
@@ -347,7 +368,9 @@ fn granted_by_five(packet: five::Packet, options: &Options) -> Result<Granted, R
     Ok(Granted {
         receive_max: properties.and_then(|p| p.receive_max).unwrap_or(u16::MAX).max(1),
         max_packet: properties.and_then(|p| p.max_packet_size).unwrap_or(MAX_PACKET),
-        keep_alive: properties.and_then(|p| p.server_keep_alive).map(|seconds| Duration::from_secs(seconds.into())),
+        keep_alive: properties
+            .and_then(|p| p.server_keep_alive)
+            .map(|seconds| Duration::from_secs(seconds.into())),
     })
 }
 
@@ -374,12 +397,26 @@ fn answer_four(packet: &four::Packet) -> Answer {
 fn answer_five(packet: five::Packet) -> Answer {
     match packet {
         five::Packet::PubAck(ack) => match ack.reason {
-            five::PubAckReason::Success | five::PubAckReason::NoMatchingSubscribers => Answer::Confirmed(ack.pkid),
-            reason => negative(ack.pkid, code_of_puback(reason), &reason, ack.properties.and_then(|p| p.reason_string)),
+            five::PubAckReason::Success | five::PubAckReason::NoMatchingSubscribers => {
+                Answer::Confirmed(ack.pkid)
+            }
+            reason => negative(
+                ack.pkid,
+                code_of_puback(reason),
+                &reason,
+                ack.properties.and_then(|p| p.reason_string),
+            ),
         },
         five::Packet::PubRec(rec) => match rec.reason {
-            five::PubRecReason::Success | five::PubRecReason::NoMatchingSubscribers => Answer::Received(rec.pkid),
-            reason => negative(rec.pkid, code_of_pubrec(reason), &reason, rec.properties.and_then(|p| p.reason_string)),
+            five::PubRecReason::Success | five::PubRecReason::NoMatchingSubscribers => {
+                Answer::Received(rec.pkid)
+            }
+            reason => negative(
+                rec.pkid,
+                code_of_pubrec(reason),
+                &reason,
+                rec.properties.and_then(|p| p.reason_string),
+            ),
         },
         five::Packet::PubComp(complete) => match complete.reason {
             five::PubCompReason::Success => Answer::Confirmed(complete.pkid),

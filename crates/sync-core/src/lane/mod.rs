@@ -105,6 +105,8 @@ pub(crate) struct Lane<S> {
     held_bytes: Share,
     waiting_bytes: usize,
     source: SourceStep,
+    /// Redis answered last time.
+    source_ok: bool,
     /// Filtered out since the last acknowledgement.
     skipped: Vec<(usize, EntryId)>,
 }
@@ -121,6 +123,7 @@ impl<S: Sink> Lane<S> {
             held_bytes: shared.budget.nothing(),
             waiting_bytes: 0,
             source: SourceStep::new(shared.redis_retry),
+            source_ok: true,
             skipped: Vec::new(),
             shared,
         }
@@ -175,7 +178,8 @@ impl<S: Sink> Lane<S> {
     fn hand_over(&mut self, sink_up: bool) {
         while sink_up && self.flying.len() < IN_FLIGHT && !self.waiting.is_empty() {
             let (mut group, mut bytes) = (Vec::new(), 0);
-            while group.len() < GROUP_RECORDS && bytes < GROUP_BYTES
+            while group.len() < GROUP_RECORDS
+                && bytes < GROUP_BYTES
                 && let Some(record) = self.waiting.pop_front()
             {
                 let slot = &mut self.streams[record.slot];
@@ -230,7 +234,13 @@ impl<S: Sink> Lane<S> {
     }
 
     /// The destination said no, but not to these bytes: the stream waits, and is tried again one record at a time.
-    async fn hold(&mut self, record: &Record, reason: &str, needs_human: bool, settled: &mut Vec<(usize, EntryId)>) {
+    async fn hold(
+        &mut self,
+        record: &Record,
+        reason: &str,
+        needs_human: bool,
+        settled: &mut Vec<(usize, EntryId)>,
+    ) {
         if self.streams.is_restarting(record.slot) {
             // An earlier record of the stream came back: that one decides.
             return self.give_back(record, Instant::now());
@@ -310,6 +320,7 @@ impl<S: Sink> Lane<S> {
                     if by_stream.iter().map(|(_, ids)| ids.len()).sum::<usize>() <= SMALL_ACKNOWLEDGEMENT {
                         self.shared.limiter.observe(asked.elapsed());
                     }
+                    self.source_is_up();
                     return;
                 }
                 Err(fault) => {
@@ -377,7 +388,8 @@ impl<S: Sink> Lane<S> {
         tracing::debug!(db = self.db, streams = self.streams.len(), "streams of a lane");
     }
 
-    fn source_down(&self, fault: &Fault) {
+    fn source_down(&mut self, fault: &Fault) {
+        self.source_ok = false;
         match fault {
             Fault::Busy(reason) => {
                 self.shared.limiter.overloaded(reason);
@@ -391,7 +403,10 @@ impl<S: Sink> Lane<S> {
         }
     }
 
-    fn source_is_up(&self) {
+    fn source_is_up(&mut self) {
+        if std::mem::replace(&mut self.source_ok, true) {
+            return;
+        }
         self.shared.health.up("source Redis");
         self.shared.health.up(&format!("source Redis database {}", self.db));
     }

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use fred::types::Value;
+use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::streams::{Asked, Step, set_held};
@@ -38,8 +38,19 @@ pub(super) struct SourceStep {
 /// What came of a step.
 pub(super) enum Done {
     Connected(Result<Connection, Fault>),
-    Recovered { reader: Connection, share: Share, pages: Vec<(Asked, EntryId)>, count: u32, replies: Result<Vec<Result<Value, Fault>>, Fault> },
-    Read { reader: Connection, share: Share, streams: Vec<Asked>, reply: Result<Value, Fault> },
+    Recovered {
+        reader: Connection,
+        share: Share,
+        pages: Vec<(Asked, EntryId)>,
+        count: u32,
+        replies: Result<Vec<Result<Value, Fault>>, Fault>,
+    },
+    Read {
+        reader: Connection,
+        share: Share,
+        streams: Vec<Asked>,
+        reply: Result<Value, Fault>,
+    },
 }
 
 impl SourceStep {
@@ -107,14 +118,16 @@ impl<S: Sink> Lane<S> {
         let Some(mut reader) = self.source.reader.take() else {
             let (connector, db) = (self.shared.connector.clone(), self.db);
             self.source.connecting = true;
-            self.source.under_way = Some(Box::pin(async move { Done::Connected(connector.connection(db).await) }));
+            self.source.under_way =
+                Some(Box::pin(async move { Done::Connected(connector.connection(db).await) }));
             return;
         };
         // Half of the budget is for reads under way, in equal parts; the other half for what was read.
         let wanted = READ_BUDGET / 2 / self.shared.lanes;
         let share = self.shared.budget.set_aside(wanted);
         self.source.starved = share.is_none();
-        let step = share.and_then(|share| Some((self.streams.next_step(share.bytes(), Instant::now())?, share)));
+        let step =
+            share.and_then(|share| Some((self.streams.next_step(share.bytes(), Instant::now())?, share)));
         let Some((step, share)) = step else {
             self.source.reader = Some(reader);
             return;
@@ -124,7 +137,8 @@ impl<S: Sink> Lane<S> {
         let key_of = |asked: &Asked| key(&self.streams[asked.slot].stream.name.key);
         self.source.under_way = Some(match step {
             Step::Recover { pages, count } => {
-                let from = pages.iter().map(|(asked, from)| (key_of(asked), from.to_string())).collect::<Vec<_>>();
+                let from =
+                    pages.iter().map(|(asked, from)| (key_of(asked), from.to_string())).collect::<Vec<_>>();
                 Box::pin(async move {
                     limiter.take().await;
                     let replies = reader.claim_pending(&group, &consumer, &from, count).await;
@@ -167,7 +181,9 @@ impl<S: Sink> Lane<S> {
             },
             Done::Read { reader, share, streams, reply } => {
                 drop(share);
-                match reply.and_then(|reply| reply::streams(reply).map_err(|error| Fault::Other(error.to_string()))) {
+                match reply
+                    .and_then(|reply| reply::streams(reply).map_err(|error| Fault::Other(error.to_string())))
+                {
                     Ok(read) => {
                         self.source.reader = Some(reader);
                         self.step_worked();
@@ -202,7 +218,9 @@ impl<S: Sink> Lane<S> {
 
     /// One of these keys has no group, or is no stream: reading what is pending tells which.
     fn restart_asked(&mut self, streams: &[Asked]) {
-        for asked in streams.iter().filter(|asked| self.streams.is_current(**asked)).copied().collect::<Vec<_>>() {
+        for asked in
+            streams.iter().filter(|asked| self.streams.is_current(**asked)).copied().collect::<Vec<_>>()
+        {
             self.streams.restart(asked.slot, Instant::now());
         }
         self.purge(|streams, record| streams.is_restarting(record.slot));
@@ -211,7 +229,10 @@ impl<S: Sink> Lane<S> {
     fn admit_read(&mut self, asked: &[Asked], read: Vec<(bytes::Bytes, Vec<Listed>)>) {
         let mut had_entries = vec![false; asked.len()];
         for (key, listed) in read {
-            let at = self.streams.slot_of(&key).and_then(|slot| asked.binary_search_by_key(&slot, |a| a.slot).ok());
+            let at = self
+                .streams
+                .slot_of(&key)
+                .and_then(|slot| asked.binary_search_by_key(&slot, |a| a.slot).ok());
             // A stream that was restarted while this read was under way: the entries are pending and come again.
             let Some(at) = at.filter(|at| self.streams.is_current(asked[*at])) else { continue };
             had_entries[at] = true;
@@ -280,7 +301,9 @@ impl<S: Sink> Lane<S> {
         state.first_unsettled = None;
         let last = entries.last().map(|entry| entry.id);
         let next = match (&state.hold, last) {
-            (Some(_), Some(last)) => Some(next.unwrap_or(EntryId { ms: last.ms, seq: last.seq.saturating_add(1) })),
+            (Some(_), Some(last)) => {
+                Some(next.unwrap_or(EntryId { ms: last.ms, seq: last.seq.saturating_add(1) }))
+            }
             (Some(_), None) if next.is_none() => {
                 // What was refused is no longer pending: somebody acknowledged or deleted it.
                 state.hold = None;
@@ -297,12 +320,21 @@ impl<S: Sink> Lane<S> {
     }
 
     /// Redis before 7.0: the IDs of what is pending but deleted, so that they can be acknowledged.
-    async fn find_nameless(&mut self, slot: usize, from: EntryId, count: u32, listed: &[Entry], deleted: &mut Vec<EntryId>) {
+    async fn find_nameless(
+        &mut self,
+        slot: usize,
+        from: EntryId,
+        count: u32,
+        listed: &[Entry],
+        deleted: &mut Vec<EntryId>,
+    ) {
         let listed: Vec<_> = listed.iter().map(|entry| entry.id).collect();
         let key = self.streams[slot].stream.name.key.clone();
         let (group, consumer) = (&self.shared.settings.group, &self.shared.settings.consumer);
         // Where this fails they stay pending, and are found again at the next restart.
-        if let Ok(ids) = groups::pending_beyond(&self.commands, &key, group, consumer, from, count, &listed).await {
+        if let Ok(ids) =
+            groups::pending_beyond(&self.commands, &key, group, consumer, from, count, &listed).await
+        {
             self.skipped.extend(ids.iter().map(|id| (slot, *id)));
             deleted.extend(ids);
         }
@@ -336,7 +368,11 @@ impl<S: Sink> Lane<S> {
             }
             Fault::Denied(reason) | Fault::Other(reason) | Fault::Unblocked(reason) => {
                 self.streams[slot].reported_down = true;
-                self.shared.health.down(&format!("stream {spelled}"), &format!("not read: {reason}"), Severity::Error);
+                self.shared.health.down(
+                    &format!("stream {spelled}"),
+                    &format!("not read: {reason}"),
+                    Severity::Error,
+                );
                 self.streams.restart(slot, Instant::now() + self.shared.redis_retry.cap);
             }
         }
@@ -349,7 +385,8 @@ impl<S: Sink> Lane<S> {
         if !self.shared.settings.auto_create_groups {
             if !std::mem::replace(&mut state.warned, true) {
                 tracing::warn!(
-                    stream = spelled, group,
+                    stream = spelled,
+                    group,
                     "not read: it has no such consumer group, and STREAM_AUTO_CREATE_CONSUMER_GROUPS is false"
                 );
             }
@@ -357,12 +394,16 @@ impl<S: Sink> Lane<S> {
         }
         let start = match (state.had_group, state.first_unsettled, state.last_settled) {
             (false, ..) => Ok(self.shared.start_of(&stream.name)),
-            (true, Some(unsettled), _) => self.after_if_held(&stream.name.key, unsettled, unsettled.previous()).await,
+            (true, Some(unsettled), _) => {
+                self.after_if_held(&stream.name.key, unsettled, unsettled.previous()).await
+            }
             (true, None, Some(settled)) => self.after_if_held(&stream.name.key, settled, settled).await,
             (true, None, None) => Ok(self.shared.start_again()),
         };
         let created = match start {
-            Ok(start) => groups::create(&self.commands, &stream.name.key, &group, start).await.map(|new| (new, start)),
+            Ok(start) => {
+                groups::create(&self.commands, &stream.name.key, &group, start).await.map(|new| (new, start))
+            }
             Err(fault) => Err(fault),
         };
         let state = &mut self.streams[slot];
@@ -370,7 +411,9 @@ impl<S: Sink> Lane<S> {
             Ok((new, start)) => {
                 if new && state.had_group {
                     tracing::warn!(
-                        stream = spelled, group, ?start,
+                        stream = spelled,
+                        group,
+                        ?start,
                         "the consumer group was gone (destroyed, or the stream was deleted): created again"
                     );
                 } else if new {
@@ -397,7 +440,12 @@ impl<S: Sink> Lane<S> {
 
     /// Going on where we were is right only in the stream that we were in; a stream made anew may count from
     /// below, and is read from the start.
-    async fn after_if_held(&mut self, key: &bytes::Bytes, witness: EntryId, after: EntryId) -> Result<StartId, Fault> {
+    async fn after_if_held(
+        &mut self,
+        key: &bytes::Bytes,
+        witness: EntryId,
+        after: EntryId,
+    ) -> Result<StartId, Fault> {
         Ok(match groups::holds(&self.commands, key, witness).await? {
             true => StartId::After(after),
             false => self.shared.start_again(),

@@ -105,8 +105,11 @@ impl Slot {
             return;
         }
         let average = bytes / entries;
-        self.entry_size =
-            if self.entry_size == UNSEEN { average } else { average.max((3 * self.entry_size + average) / 4) };
+        self.entry_size = if self.entry_size == UNSEEN {
+            average
+        } else {
+            average.max((3 * self.entry_size + average) / 4)
+        };
     }
 }
 
@@ -188,7 +191,8 @@ impl Streams {
             reported_down: false,
             leaving: false,
         };
-        let free = self.slots.iter().position(Option::is_none).filter(|_| self.by_key.len() < self.slots.len());
+        let free =
+            self.slots.iter().position(Option::is_none).filter(|_| self.by_key.len() < self.slots.len());
         let at = free.unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
@@ -212,7 +216,8 @@ impl Streams {
         if self.leaving == 0 {
             return Vec::new();
         }
-        let gone = |slot: &&Option<Slot>| slot.as_ref().is_some_and(|slot| slot.leaving && slot.in_flight == 0);
+        let gone =
+            |slot: &&Option<Slot>| slot.as_ref().is_some_and(|slot| slot.leaving && slot.in_flight == 0);
         let gone: Vec<_> = self.slots.iter().filter(gone).flatten().map(|slot| slot.stream.clone()).collect();
         for stream in &gone {
             if let Some(slot) = self.by_key.remove(&stream.name.key) {

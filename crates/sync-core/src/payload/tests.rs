@@ -1,6 +1,7 @@
 //! What is written, and that a decoder gets every byte of it back.
 
 use super::*;
+use crate::record::EntryId;
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};

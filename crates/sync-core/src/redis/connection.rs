@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fred::prelude::*;
-use fred::types::config::{Config, ReconnectPolicy, ServerConfig, TcpConfig, TlsConnector, UnresponsiveConfig};
+use fred::types::config::{
+    Config, ReconnectPolicy, ServerConfig, TcpConfig, TlsConnector, UnresponsiveConfig,
+};
 use fred::types::streams::XID;
 use fred::types::{ConnectHandle, Key, Value};
 
 use super::Fault;
-use crate::settings::RedisSettings;
+use crate::settings::{RedisSettings, TlsSettings};
 use crate::tls::{self, TlsError};
 
 /// A connection on which nothing came for so long, with a reply outstanding, is taken for dead. Above the longest
@@ -44,7 +46,12 @@ impl Connector {
     pub fn new(settings: RedisSettings) -> Result<Self, ConnectorError> {
         let mut config = match &settings.url {
             Some(url) => {
-                Config::from_url(url.expose()).map_err(|error| ConnectorError::Url(error.details().to_owned()))?
+                // The client's own word for a socket; ours is the one that people write.
+                let url = match url.expose().strip_prefix("unix:") {
+                    Some(path) => format!("redis+unix:{path}"),
+                    None => url.expose().to_owned(),
+                };
+                Config::from_url(&url).map_err(|error| ConnectorError::Url(error.details().to_owned()))?
             }
             None => Config {
                 server: ServerConfig::new_centralized(&settings.host, settings.port),
@@ -53,7 +60,7 @@ impl Connector {
                 ..Config::default()
             },
         };
-        if let Some(tls) = &settings.tls {
+        if let Some(tls) = settings.tls.as_ref().or(config.tls.is_some().then_some(&TlsSettings::default())) {
             config.tls = Some(TlsConnector::from(tls::client_config(tls)?).into());
         }
         config.fail_fast = true;
@@ -77,7 +84,8 @@ impl Connector {
     pub async fn commands(&self, db: u16) -> Result<Client, Fault> {
         let retry = self.settings.retry;
         let milliseconds = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
-        let policy = ReconnectPolicy::new_exponential(0, milliseconds(retry.base), milliseconds(retry.cap), 2);
+        let policy =
+            ReconnectPolicy::new_exponential(0, milliseconds(retry.base), milliseconds(retry.cap), 2);
         let (client, _) = self.connect(db, Some(policy), COMMAND_ATTEMPTS).await?;
         Ok(client)
     }
@@ -96,7 +104,8 @@ impl Connector {
         attempts: u32,
     ) -> Result<(Client, ConnectHandle), Fault> {
         let mut config = self.config.clone();
-        config.database = Some(u8::try_from(db).map_err(|_| Fault::Other(format!("database {db} is above 255")))?);
+        config.database =
+            Some(u8::try_from(db).map_err(|_| Fault::Other(format!("database {db} is above 255")))?);
         let mut builder = Builder::from_config(config);
         if let Some(policy) = policy {
             builder.set_policy(policy);
@@ -142,8 +151,7 @@ impl Connection {
     ) -> Result<Value, Fault> {
         let ids = vec![XID::NewInGroup; keys.len()];
         let block = block.map(|block| u64::try_from(block.as_millis()).unwrap_or(u64::MAX).max(1));
-        let read =
-            self.client.xreadgroup(group, consumer, Some(u64::from(count)), block, false, keys, ids);
+        let read = self.client.xreadgroup(group, consumer, Some(u64::from(count)), block, false, keys, ids);
         ended_by(&mut self.closed, read).await
     }
 
@@ -161,10 +169,13 @@ impl Connection {
                 .xautoclaim(key.clone(), group, consumer, 0, from.as_str(), Some(u64::from(count)), false)
                 .await?;
         }
-        let replies = ended_by(&mut self.closed, async { Ok::<_, Fault>(pipeline.try_all::<Value>().await) }).await?;
+        let replies =
+            ended_by(&mut self.closed, async { Ok::<_, Fault>(pipeline.try_all::<Value>().await) }).await?;
         if replies.len() != pages.len() {
             let reason = replies.into_iter().find_map(Result::err);
-            return Err(reason.map_or_else(|| Fault::Lost("a pipeline's answers are missing".into()), Fault::from));
+            return Err(
+                reason.map_or_else(|| Fault::Lost("a pipeline's answers are missing".into()), Fault::from)
+            );
         }
         replies
             .into_iter()

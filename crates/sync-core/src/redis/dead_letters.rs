@@ -104,7 +104,12 @@ impl Found {
 }
 
 /// The letters of this stream after `after`, at most `count`.
-pub async fn read(client: &Client, dead_letters: &Bytes, after: EntryId, count: u64) -> Result<Vec<Entry>, Fault> {
+pub async fn read(
+    client: &Client,
+    dead_letters: &Bytes,
+    after: EntryId,
+    count: u64,
+) -> Result<Vec<Entry>, Fault> {
     let from = format!("({after}");
     let listed: Value = client.xrange(key(dead_letters), from.as_str(), "+", Some(count)).await?;
     let listed = super::reply::entries(listed).map_err(|error| Fault::Other(error.to_string()))?;

@@ -46,9 +46,8 @@ pub(crate) async fn scan(
     let mut cursor = "0".to_owned();
     loop {
         limiter.take().await;
-        let page: Value = client
-            .scan_page(cursor, pattern.as_str(), Some(SCAN_COUNT), Some(ScanType::Stream))
-            .await?;
+        let page: Value =
+            client.scan_page(cursor, pattern.as_str(), Some(SCAN_COUNT), Some(ScanType::Stream)).await?;
         let Value::Array(mut parts) = page else { return Err(unexpected()) };
         let (Some(Value::Array(keys)), Some(next)) = (parts.pop(), parts.pop()) else {
             return Err(unexpected());
@@ -67,7 +66,11 @@ fn unexpected() -> Fault {
 }
 
 /// What stands at each of these keys: `none`, `stream`, `string`, ….
-pub(crate) async fn types(client: &Client, keys: &[Bytes], limiter: &RateLimiter) -> Result<Vec<String>, Fault> {
+pub(crate) async fn types(
+    client: &Client,
+    keys: &[Bytes],
+    limiter: &RateLimiter,
+) -> Result<Vec<String>, Fault> {
     if keys.is_empty() {
         return Ok(Vec::new());
     }
@@ -78,7 +81,11 @@ pub(crate) async fn types(client: &Client, keys: &[Bytes], limiter: &RateLimiter
     }
     let replies = pipeline.try_all::<String>().await;
     let types: Vec<String> = replies.into_iter().collect::<Result<_, _>>()?;
-    if types.len() == keys.len() { Ok(types) } else { Err(Fault::Lost("a pipeline's answers are missing".into())) }
+    if types.len() == keys.len() {
+        Ok(types)
+    } else {
+        Err(Fault::Lost("a pipeline's answers are missing".into()))
+    }
 }
 
 /// How many databases the server has, where it says so (CONFIG GET may be forbidden, and a Cluster has one).

@@ -41,7 +41,12 @@ fn id_text(id: EntryId) -> fred::bytes_utils::Str {
 }
 
 /// Creates the group on a stream that exists. Returns false when it was there already.
-pub(crate) async fn create(client: &Client, stream: &Bytes, group: &str, start: StartId) -> Result<bool, Fault> {
+pub(crate) async fn create(
+    client: &Client,
+    stream: &Bytes,
+    group: &str,
+    start: StartId,
+) -> Result<bool, Fault> {
     let id = match start {
         StartId::After(id) => XID::Manual(id_text(id)),
         StartId::Latest => XID::Max,
@@ -64,7 +69,11 @@ pub(crate) async fn holds(client: &Client, stream: &Bytes, id: EntryId) -> Resul
 }
 
 /// Which of the streams have the group.
-pub(crate) async fn having_group(client: &Client, streams: &[Bytes], group: &str) -> Result<Vec<bool>, Fault> {
+pub(crate) async fn having_group(
+    client: &Client,
+    streams: &[Bytes],
+    group: &str,
+) -> Result<Vec<bool>, Fault> {
     let pipeline = client.pipeline();
     for stream in streams {
         let _: () = pipeline.xinfo_groups(key(stream)).await?;

@@ -49,8 +49,8 @@ impl From<Error> for Fault {
             "NOGROUP" => Self::NoGroup(text),
             "WRONGTYPE" => Self::WrongType(text),
             "UNBLOCKED" => Self::Unblocked(text),
-            "LOADING" | "BUSY" | "OOM" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "MISCONF"
-            | "NOREPLICAS" | "MOVED" | "ASK" => Self::Busy(text),
+            "LOADING" | "BUSY" | "OOM" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN"
+            | "MISCONF" | "NOREPLICAS" | "MOVED" | "ASK" => Self::Busy(text),
             "NOPERM" | "NOAUTH" | "WRONGPASS" => Self::Denied(text),
             _ => match error.kind() {
                 ErrorKind::Auth => Self::Denied(text),

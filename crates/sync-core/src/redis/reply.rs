@@ -30,9 +30,7 @@ pub(crate) fn streams(reply: Value) -> Result<Vec<(Bytes, Vec<Listed>)>, Malform
         _ => return Err(Malformed("streams are no array")),
     };
     let stream = |stream| match pair(stream) {
-        Some((key, listed)) => {
-            Ok((key.into_bytes().ok_or(Malformed("a key is no text"))?, entries(listed)?))
-        }
+        Some((key, listed)) => Ok((key.into_bytes().ok_or(Malformed("a key is no text"))?, entries(listed)?)),
         None => Err(Malformed("a stream is no pair")),
     };
     streams.into_iter().map(stream).collect()
@@ -114,7 +112,11 @@ pub(crate) fn field(map: Value, name: &str) -> Option<Value> {
     let mut parts = match map {
         Value::Array(parts) => parts.into_iter(),
         Value::Map(map) => {
-            return map.inner().into_iter().find(|(key, _)| key.as_bytes() == name.as_bytes()).map(|(_, value)| value);
+            return map
+                .inner()
+                .into_iter()
+                .find(|(key, _)| key.as_bytes() == name.as_bytes())
+                .map(|(_, value)| value);
         }
         _ => return None,
     };

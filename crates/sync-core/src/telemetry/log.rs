@@ -14,6 +14,8 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
+use crate::settings::LogSettings;
+
 #[cfg(test)]
 pub(crate) mod capture;
 mod format;
@@ -37,6 +39,14 @@ pub struct LogSetup {
     pub program: &'static str,
     /// Further crates of this workspace (by crate name, with `_`) whose lines pass at every level.
     pub own_crates: &'static [&'static str],
+}
+
+impl LogSetup {
+    /// As the settings have it, for a program of one crate.
+    pub fn new(settings: &LogSettings, program: &'static str) -> Self {
+        let LogSettings { level, format, dir } = settings.clone();
+        Self { level: level.into(), format, dir, program, own_crates: &[] }
+    }
 }
 
 /// Why logging could not begin.

@@ -1,0 +1,49 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use sync_core::settings::Inputs;
+
+use crate::settings;
+
+/// Moves what arrives in Redis streams to MQTT topics: complete, in order.
+#[derive(Debug, Parser)]
+#[command(version, after_long_help = settings::help())]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// Settings file (KEY=VALUE lines); else CONFIG_FILE, else ./env.conf if it is there.
+    #[arg(long, global = true, value_name = "FILE")]
+    config_file: Option<PathBuf>,
+    /// DEBUG, INFO, WARNING, ERROR, CRITICAL or TRACE.
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+/// What to do; `run` when nothing is named.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run until SIGTERM or SIGINT.
+    Run,
+    /// Print a completion script.
+    Completions {
+        /// For this shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+impl Cli {
+    /// Where settings come from.
+    pub(crate) fn inputs(&self) -> Inputs {
+        let inputs = Inputs::from_process().config_file(self.config_file.as_deref());
+        match &self.log_level {
+            Some(level) => inputs.set("LOG_LEVEL", level),
+            None => inputs,
+        }
+    }
+}
+
+pub(crate) fn print_completions(shell: clap_complete::Shell) {
+    clap_complete::generate(shell, &mut Cli::command(), env!("CARGO_PKG_NAME"), &mut std::io::stdout());
+}
