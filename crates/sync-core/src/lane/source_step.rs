@@ -13,7 +13,7 @@ use crate::bridge::{Record, Sink};
 use crate::budget::{READ_BUDGET, Share};
 use crate::record::{Entry, EntryId};
 use crate::redis::connection::{Connection, Waker, key};
-use crate::redis::reply::{self, Listed};
+use crate::redis::reply::{self, Listed, Page};
 use crate::redis::{Fault, groups};
 use crate::retry::Backoff;
 use crate::settings::{Filter, RetrySettings, StartId};
@@ -278,7 +278,7 @@ impl<S: Sink> Lane<S> {
             Ok(reply) => reply::claimed(reply).map_err(|error| Fault::Other(error.to_string())),
             Err(fault) => Err(fault),
         };
-        let (next, listed, mut deleted) = match page {
+        let Page { next, listed, mut deleted } = match page {
             Ok(page) => page,
             Err(fault) => return self.page_failed(slot, fault).await,
         };

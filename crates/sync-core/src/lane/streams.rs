@@ -317,7 +317,7 @@ impl Streams {
     /// What to ask for next, within `share` bytes. Pages of pending entries and reads of new ones take turns.
     pub(crate) fn next_step(&mut self, share: usize, now: Instant) -> Option<Step> {
         self.begin_restarts(now);
-        let recover_first = !(self.recovered_last && !self.live.is_empty());
+        let recover_first = !self.recovered_last || self.live.is_empty();
         self.recovered_last = false;
         if recover_first && let Some(step) = self.recover_step(share) {
             self.recovered_last = true;
