@@ -278,7 +278,8 @@ async fn deal_out<S: Sink>(
         stop.requested().await;
         return lanes;
     }
-    let first = search.pass(&shared, &live.borrow().clone()).await;
+    let settings = live.borrow_and_update().clone();
+    let first = search.pass(&shared, &settings).await;
     if shared.settings.start_id == StartId::Latest {
         shared.latest = search.present_at_first_start(&shared, &first).await;
     }
@@ -469,7 +470,8 @@ impl Search {
             Ok((streams, discovery::types(&client, named, &shared.limiter).await?))
         };
         let (mut streams, types) = self.in_database(shared, db, look).await?;
-        for (key, kind) in named.iter().zip(types) {
+        let excluded = |key: &[u8]| search.is_some_and(|search| search.excludes(key));
+        for (key, kind) in named.iter().zip(types).filter(|(key, _)| !excluded(key)) {
             let spelled = StreamName::new(db, key.clone()).spell(shared.default_db);
             match kind.as_str() {
                 "stream" => {

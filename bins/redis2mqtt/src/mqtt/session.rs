@@ -74,9 +74,13 @@ impl Suspicion {
     /// One more connection was lost with this record first; how many it makes.
     fn lost(&self, record: &Record) -> u32 {
         let losses = self.losses(record) + 1;
+        self.set(record, losses);
+        losses
+    }
+
+    fn set(&self, record: &Record, losses: u32) {
         let suspect = Suspect { stream: record.stream.spelled.clone(), id: record.entry.id, losses };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(suspect);
-        losses
     }
 
     fn cleared(&self, record: &Record) {
@@ -204,6 +208,10 @@ impl Session {
         let mut ticks = tokio::time::interval(tick);
         let mut open = true;
         loop {
+            // Not left to the branch below alone: while confirmations stream in, it never gets its turn.
+            while let Ok(batch) = batches.try_recv() {
+                self.batches.push_back(batch);
+            }
             self.publish_waiting().await?;
             if !open && self.batches.is_empty() {
                 return Ok(());
@@ -337,17 +345,7 @@ impl Session {
                 self.bar_if_undelivered(sent, &fate);
                 self.settle(sent.batch, sent.record, fate);
             }
-            Answer::Unlisted { code } if self.alone => {
-                let sent = self.sent.iter().flatten().copied().next();
-                if let Some(sent) = sent {
-                    let reason = format!("the broker answered with reason code 0x{code:02X}");
-                    self.settle(sent.batch, sent.record, Fate::Refused(reason.clone()));
-                }
-                return Err(Broken(format!("the broker answered with reason code 0x{code:02X}")).into());
-            }
-            Answer::Unlisted { code } => {
-                return Err(Broken(format!("the broker answered with reason code 0x{code:02X}")).into());
-            }
+            Answer::Unlisted { code } => self.take_unlisted(code)?,
             Answer::Closing { code, reason } => {
                 let by_conflict = code == 0x8E;
                 let hint = if by_conflict { ": another client uses this MQTT_CLIENT_ID" } else { "" };
@@ -360,6 +358,29 @@ impl Session {
             Answer::Other => {}
         }
         Ok(())
+    }
+
+    /// A negative confirmation that does not say for which publish. Sent alone it can only be for that one; else the
+    /// first unconfirmed is suspected, and sent alone on the next connection.
+    fn take_unlisted(&mut self, code: u8) -> Result<(), Ended> {
+        let reason = format!("the broker answered with reason code 0x{code:02X}");
+        let first = (1..=self.window).filter(|pkid| self.sent[usize::from(*pkid)].is_some());
+        let first = first.min_by_key(|pkid| self.sent[usize::from(*pkid)].map(|sent| sent.order));
+        match first {
+            Some(pkid) if self.alone => {
+                let sent = self.answered(pkid)?;
+                self.settle(sent.batch, sent.record, Fate::Refused(reason));
+                Ok(())
+            }
+            _ => {
+                if let Some(record) =
+                    first.and_then(|pkid| self.sent[usize::from(pkid)]).and_then(|s| self.record(s))
+                {
+                    self.suspicion.set(record, LOSSES - 2);
+                }
+                Err(Broken(reason).into())
+            }
+        }
     }
 
     /// Frees the identifier.

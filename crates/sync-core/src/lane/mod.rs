@@ -210,7 +210,10 @@ impl<S: Sink> Lane<S> {
                     settled.push((record.slot, id));
                 }
                 Fate::Refused(reason) if hold_all => self.hold(record, &reason, true, &mut settled).await,
-                Fate::Unfit(reason) | Fate::Refused(reason) => self.bury(record, &reason, &mut settled).await,
+                Fate::Unfit(reason) | Fate::Refused(reason) => {
+                    let attempts = self.streams[record.slot].count_attempt(id);
+                    self.bury(record, &reason, attempts, &mut settled).await;
+                }
                 Fate::Held(reason) => self.hold(record, &reason, true, &mut settled).await,
                 Fate::Busy(reason) => self.hold(record, &reason, false, &mut settled).await,
                 Fate::Unknown => self.give_back(record, Instant::now()),
@@ -248,7 +251,7 @@ impl<S: Sink> Lane<S> {
         let max = self.shared.settings.max_deliveries;
         let attempts = self.streams[record.slot].count_attempt(record.entry.id);
         if max > 0 && attempts >= max {
-            return self.bury(record, reason, settled).await;
+            return self.bury(record, reason, attempts, settled).await;
         }
         let reason = format!("held, and tried again until it is taken: {reason}");
         self.hold_back(record, &reason, needs_human, self.shared.sink_retry);
@@ -265,8 +268,13 @@ impl<S: Sink> Lane<S> {
     }
 
     /// Puts the record into the dead-letter stream. Where that cannot be done, its stream is held.
-    async fn bury(&mut self, record: &Record, reason: &str, settled: &mut Vec<(usize, EntryId)>) {
-        let attempts = self.streams[record.slot].count_attempt(record.entry.id);
+    async fn bury(
+        &mut self,
+        record: &Record,
+        reason: &str,
+        attempts: u32,
+        settled: &mut Vec<(usize, EntryId)>,
+    ) {
         let letter = Letter {
             stream: &record.stream.name.key,
             spelled: &record.stream.spelled,

@@ -247,7 +247,7 @@ impl<S: Sink> Lane<S> {
         let cold: Vec<usize> = cold.into_iter().map(|(asked, _)| asked.slot).collect();
         self.streams.had_entries(hot.into_iter().map(|(asked, _)| asked.slot).collect());
         for slot in cold {
-            self.streams[slot].saw(0, 0);
+            self.streams[slot].had_nothing();
         }
     }
 
@@ -267,7 +267,9 @@ impl<S: Sink> Lane<S> {
             self.streams[slot].waiting += 1;
             self.waiting.push_back(Record { stream: stream.clone(), entry, slot });
         }
-        self.streams[slot].saw(count, bytes);
+        if count > 0 {
+            self.streams[slot].saw(bytes / count);
+        }
         self.waiting_bytes += kept;
         self.held_bytes.resize(self.held_bytes.bytes() + kept);
     }

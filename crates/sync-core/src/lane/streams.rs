@@ -96,20 +96,20 @@ impl Slot {
         self.first_unsettled = Some(self.first_unsettled.map_or(id, |first| first.min(id)));
     }
 
-    /// Learns from entries that were read.
-    pub(crate) fn saw(&mut self, entries: usize, bytes: usize) {
-        if entries == 0 {
-            if self.entry_size == UNSEEN {
-                self.entry_size = EMPTY;
-            }
-            return;
-        }
-        let average = bytes / entries;
+    /// Learns from entries that were read, of so many bytes on average.
+    pub(crate) fn saw(&mut self, average: usize) {
         self.entry_size = if self.entry_size == UNSEEN {
             average
         } else {
             average.max((3 * self.entry_size + average) / 4)
         };
+    }
+
+    /// There were no new entries: the next are expected to be few.
+    pub(crate) fn had_nothing(&mut self) {
+        if self.entry_size == UNSEEN {
+            self.entry_size = EMPTY;
+        }
     }
 }
 

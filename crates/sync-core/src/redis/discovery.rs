@@ -25,8 +25,12 @@ pub fn readable(key: &[u8], dead_letter_suffix: &str) -> bool {
 impl Discovery {
     /// Whether discovery takes this key.
     pub fn takes(&self, key: &[u8]) -> bool {
-        self.patterns.iter().any(|pattern| pattern.matches(key))
-            && !self.exclude.iter().any(|pattern| pattern.matches(key))
+        self.patterns.iter().any(|pattern| pattern.matches(key)) && !self.excludes(key)
+    }
+
+    /// Whether this key is never read, even if it is named.
+    pub fn excludes(&self, key: &[u8]) -> bool {
+        self.exclude.iter().any(|pattern| pattern.matches(key))
     }
 }
 
