@@ -80,7 +80,7 @@ pub trait Sink: Send + Sync + 'static {
     /// Hands a group over. Without a connection every fate is [`Fate::Unknown`].
     fn deliver(&self, group: Group) -> Delivery;
 
-    /// Called once, after the last group has settled: a last word to the destination.
+    /// Called once, after the last group has settled: a last word to the destination. It ends the connection.
     fn disconnect(&self) -> impl Future<Output = ()> + Send;
 }
 

@@ -145,7 +145,9 @@ impl Sink for Script {
         })
     }
 
-    async fn disconnect(&self) {}
+    async fn disconnect(&self) {
+        self.hang_up(0);
+    }
 }
 
 /// A bridge that runs, and the Redis that it reads.
