@@ -10,6 +10,7 @@
 //! A record's way: [`Lane::step_done`] admits it → [`Lane::hand_over`] gives it to the sink → [`Lane::settle`]
 //! takes its fate → [`Lane::acknowledge`].
 
+mod recovery;
 mod source_step;
 mod streams;
 

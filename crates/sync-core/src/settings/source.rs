@@ -119,6 +119,15 @@ pub enum StartId {
     Latest,
 }
 
+impl std::fmt::Display for StartId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::After(id) => id.fmt(f),
+            Self::Latest => f.write_str("$"),
+        }
+    }
+}
+
 /// Who else may read in the same consumer group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
