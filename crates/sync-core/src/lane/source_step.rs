@@ -262,8 +262,8 @@ impl<S: Sink> Lane<S> {
             self.streams[slot].waiting += 1;
             self.waiting.push_back(Record { stream: stream.clone(), entry, slot });
         }
-        if count > 0 {
-            self.streams[slot].saw(bytes / count);
+        if let Some(average) = bytes.checked_div(count) {
+            self.streams[slot].saw(average);
         }
         self.waiting_bytes += kept;
         self.held_bytes.resize(self.held_bytes.bytes() + kept);
