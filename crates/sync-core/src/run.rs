@@ -269,8 +269,13 @@ async fn deal_out<S: Sink>(
     mut live: watch::Receiver<Live>,
 ) -> Vec<LaneHandle> {
     let stop = shared.stop.clone();
-    let mut search =
-        Search { connection: Some(searcher), databases: None, reported: HashSet::new(), searching: None };
+    let mut search = Search {
+        connection: Some(searcher),
+        databases: None,
+        reported: HashSet::new(),
+        searching: None,
+        reported_down: false,
+    };
     let mut lanes: Vec<LaneHandle> = Vec::new();
     let mut commands: HashMap<u16, Client> = HashMap::new();
     if !shared.settings.enabled {
@@ -287,7 +292,10 @@ async fn deal_out<S: Sink>(
     let mut found = first;
     loop {
         for (db, streams) in found {
-            deal_database(&shared, &mut lanes, &mut commands, db, streams).await;
+            if let Err(fault) = deal_database(&shared, &mut lanes, &mut commands, db, streams).await {
+                // The next pass finds these streams again.
+                search.failed(&shared, &fault);
+            }
         }
         let interval = live.borrow().interval;
         tokio::select! {
@@ -310,7 +318,7 @@ async fn deal_database<S: Sink>(
     commands: &mut HashMap<u16, Client>,
     db: u16,
     mut streams: BTreeSet<Bytes>,
-) {
+) -> Result<(), Fault> {
     let mut changed = BTreeSet::new();
     for (at, lane) in lanes.iter_mut().enumerate().filter(|(_, lane)| lane.db == db) {
         let before = lane.streams.len();
@@ -320,6 +328,7 @@ async fn deal_database<S: Sink>(
         }
     }
     // What is left has no lane yet.
+    let mut result = Ok(());
     for key in streams {
         let roomiest =
             (0..lanes.len()).filter(|at| lanes[*at].db == db).min_by_key(|at| lanes[*at].streams.len());
@@ -331,8 +340,7 @@ async fn deal_database<S: Sink>(
                     lanes.len() - 1
                 }
                 Err(fault) => {
-                    shared.health.down("source Redis", &fault.to_string(), Severity::Warn);
-                    // The next pass finds these streams again.
+                    result = Err(fault);
                     break;
                 }
             },
@@ -345,6 +353,7 @@ async fn deal_database<S: Sink>(
         tracing::info!(database = db, streams = lane.streams.len(), "streams read by lane {at}");
         let _ = lane.wanted.send(Arc::new(lane.streams.clone()));
     }
+    result
 }
 
 async fn open_lane<S: Sink>(
@@ -380,6 +389,8 @@ struct Search {
     /// Named streams, and databases, of which something was said already.
     reported: HashSet<String>,
     searching: Option<Vec<u16>>,
+    /// The source was reported down from here.
+    reported_down: bool,
 }
 
 impl Search {
@@ -400,6 +411,7 @@ impl Search {
             self.searching = Some(range.clone());
         }
         let mut found = BTreeMap::new();
+        let mut answered = true;
         for db in range.iter().copied().chain(named.keys().copied()).collect::<BTreeSet<u16>>() {
             let discovery = live.discovery.as_ref().filter(|_| range.contains(&db));
             match self.database(shared, db, discovery, named.get(&db).map_or(&[], Vec::as_slice)).await {
@@ -407,7 +419,8 @@ impl Search {
                     found.insert(db, streams);
                 }
                 Err(fault @ (Fault::Lost(_) | Fault::Busy(_))) => {
-                    shared.health.down("source Redis", &fault.to_string(), Severity::Warn);
+                    answered = false;
+                    self.failed(shared, &fault);
                 }
                 Err(fault) => {
                     if self.reported.insert(format!("database {db}")) {
@@ -415,6 +428,9 @@ impl Search {
                     }
                 }
             }
+        }
+        if answered && std::mem::take(&mut self.reported_down) {
+            shared.health.up("source Redis");
         }
         // Databases that left the range are given up.
         if let Some(discovery) = &live.discovery {
@@ -426,6 +442,11 @@ impl Search {
             }
         }
         found
+    }
+
+    fn failed<S>(&mut self, shared: &Shared<S>, fault: &Fault) {
+        self.reported_down = true;
+        shared.health.down("source Redis", &fault.to_string(), Severity::Warn);
     }
 
     /// Does something in one database, on the connection or, where it broke, on a new one.

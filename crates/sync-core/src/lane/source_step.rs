@@ -161,7 +161,7 @@ impl<S: Sink> Lane<S> {
         match done {
             Done::Connected(Ok(reader)) => {
                 self.source.reader = Some(reader);
-                // Whatever an earlier connection had read and lost is pending.
+                // What an earlier connection was sent and never got is pending, and older than all new entries.
                 self.restart_all();
             }
             Done::Connected(Err(fault)) => self.step_failed(&fault),
@@ -203,12 +203,12 @@ impl<S: Sink> Lane<S> {
         self.source_is_up();
     }
 
-    /// The reader is gone with its connection. Its last answer may be lost, so all streams begin again.
+    /// The reader is gone with its connection. Its last answer may be lost: the next connection begins with what is
+    /// pending.
     fn step_failed(&mut self, fault: &Fault) {
         self.source.reader = None;
         self.source.retry_at = Some(Instant::now() + self.source.backoff.next_delay());
         self.source_down(fault);
-        self.restart_all();
     }
 
     /// One of these keys has no group, or is no stream: reading what is pending tells which.
@@ -263,7 +263,7 @@ impl<S: Sink> Lane<S> {
             self.waiting.push_back(Record { stream: stream.clone(), entry, slot });
         }
         if let Some(average) = bytes.checked_div(count) {
-            self.streams[slot].saw(average);
+            self.streams.saw(slot, average);
         }
         self.waiting_bytes += kept;
         self.held_bytes.resize(self.held_bytes.bytes() + kept);

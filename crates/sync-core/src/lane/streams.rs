@@ -12,8 +12,10 @@ use crate::bridge::Stream;
 use crate::record::EntryId;
 use crate::retry::Backoff;
 
-/// What an entry is taken to occupy before one of its stream was seen: so few of them are asked for at first.
+/// What an entry is taken to occupy, at least, before one of its stream was seen: so few of them are asked for.
 const UNSEEN: usize = 256 << 10;
+/// While the lane has seen no entry at all, it asks for one of one stream, so often.
+const FIRST_READS: u32 = 16;
 /// The same for a stream that had nothing when it was asked.
 const EMPTY: usize = 1 << 10;
 /// Up to so many streams are all named in each read.
@@ -96,15 +98,6 @@ impl Slot {
         self.first_unsettled = Some(self.first_unsettled.map_or(id, |first| first.min(id)));
     }
 
-    /// Learns from entries that were read, of so many bytes on average.
-    pub(crate) fn saw(&mut self, average: usize) {
-        self.entry_size = if self.entry_size == UNSEEN {
-            average
-        } else {
-            average.max((3 * self.entry_size + average) / 4)
-        };
-    }
-
     /// There were no new entries: the next are expected to be few.
     pub(crate) fn had_nothing(&mut self) {
         if self.entry_size == UNSEEN {
@@ -145,6 +138,9 @@ pub(crate) struct Streams {
     leaving: usize,
     wide_at: Option<Instant>,
     recovered_last: bool,
+    /// The largest average that any stream of the lane had.
+    largest: usize,
+    first_reads: u32,
     batch_size: u32,
     block: Duration,
 }
@@ -162,6 +158,8 @@ impl Streams {
             leaving: 0,
             wide_at: None,
             recovered_last: false,
+            largest: 0,
+            first_reads: 0,
             batch_size,
             block,
         }
@@ -284,6 +282,13 @@ impl Streams {
         self.by_key.iter().filter(|(_, slot)| !self[**slot].leaving).map(|(key, _)| key)
     }
 
+    /// Learns from entries of the stream, of so many bytes on average.
+    pub(crate) fn saw(&mut self, slot: usize, average: usize) {
+        self.largest = self.largest.max(average);
+        let size = &mut self[slot].entry_size;
+        *size = if *size == UNSEEN { average } else { average.max((3 * *size + average) / 4) };
+    }
+
     /// Whether a reply asked for then is still good.
     pub(crate) fn is_current(&self, asked: Asked) -> bool {
         self.slots[asked.slot].as_ref().is_some_and(|slot| slot.epoch == asked.epoch)
@@ -360,6 +365,7 @@ impl Streams {
         if self.live.is_empty() {
             return None;
         }
+        self.first_reads = self.first_reads.saturating_add(1);
         let wide_is_due = self.wide_at.is_none_or(|at| now.duration_since(at) >= WIDE_EVERY);
         let narrow = !self.hot.is_empty() && self.live.len() > NARROW && !wide_is_due;
         let (slots, count) = if narrow {
@@ -385,8 +391,12 @@ impl Streams {
     fn fit(&self, slots: impl Iterator<Item = usize>, share: usize) -> (Vec<usize>, u32) {
         let mut taken = Vec::new();
         let mut bytes = 0;
+        let unseen = if self.largest == 0 && self.first_reads < FIRST_READS { share } else { self.largest };
         for slot in slots {
-            let size = self[slot].entry_size;
+            let size = match self[slot].entry_size {
+                UNSEEN => unseen.max(UNSEEN),
+                size => size,
+            };
             if bytes + size > share && !taken.is_empty() {
                 break;
             }

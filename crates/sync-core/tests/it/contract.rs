@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use fred::prelude::*;
 use sync_core::bridge::Fate;
@@ -248,7 +249,8 @@ async fn many_faults_at_once_lose_nothing_and_keep_order() {
             1 => Fate::Unknown,
             _ => Fate::Delivered,
         }
-    });
+    })
+    .slow(Duration::from_millis(2));
     let mut bridge = Bridge::in_db(5, "chaos", &script).await;
     let streams: Vec<String> = (0..8).map(|n| format!("s{n}")).collect();
     for stream in &streams {
@@ -277,6 +279,7 @@ async fn many_faults_at_once_lose_nothing_and_keep_order() {
     })
     .await;
     bridge.stop().await;
+    script.assert_came_back_first();
     for stream in &streams {
         assert_in_order(&script.arrived_of(&bridge.key(stream)), 1..=1500);
     }

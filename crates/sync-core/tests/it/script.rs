@@ -1,6 +1,6 @@
 //! A sink that does what it is told, and a bridge around it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -43,6 +43,14 @@ struct State {
     connections: u32,
     hang_up: Option<oneshot::Sender<Lost>>,
     up: bool,
+    /// Streams of which a record came back, until the lane is told.
+    came_back: HashSet<String>,
+    /// How long a group takes.
+    takes: Duration,
+    /// The first record of a stream that came back, once the lane was told so: it, or an earlier one, must be next.
+    owed: HashMap<String, u64>,
+    /// What was handed over instead.
+    violations: Vec<(Name, u64)>,
 }
 
 impl Script {
@@ -57,7 +65,17 @@ impl Script {
             connections: 0,
             hang_up: None,
             up: false,
+            came_back: HashSet::new(),
+            takes: Duration::ZERO,
+            owed: HashMap::new(),
+            violations: Vec::new(),
         })))
+    }
+
+    /// Groups take so long: more is read meanwhile.
+    pub(crate) fn slow(self, takes: Duration) -> Self {
+        self.state().takes = takes;
+        self
     }
 
     /// From now on fates are told only while the sender says true.
@@ -82,6 +100,11 @@ impl Script {
 
     pub(crate) fn groups(&self) -> Vec<Vec<Name>> {
         self.state().groups.clone()
+    }
+
+    /// After the lane was told that a record came back, nothing later of its stream was handed over before it.
+    pub(crate) fn assert_came_back_first(&self) {
+        assert_eq!(self.state().violations, [], "handed over before the record that had come back");
     }
 
     pub(crate) fn connections(&self) -> u32 {
@@ -121,26 +144,41 @@ impl Sink for Script {
         let mut state = self.state();
         let mut fates = Vec::new();
         let mut names = Vec::new();
-        // A stream of which one came back gets nothing more of this group: the sink's side of the contract.
-        let mut barred = std::collections::HashSet::new();
         for record in group.iter() {
             let name = (record.stream.spelled.clone(), record.entry.id.ms);
-            let fate =
-                if !state.up || barred.contains(&name.0) { Fate::Unknown } else { (state.rule)(&name) };
+            if let Some(owed) = state.owed.remove(&name.0)
+                && name.1 > owed
+            {
+                state.violations.push((name.clone(), owed));
+            }
+            // The sink's side of the contract: nothing later of a stream takes effect after one came back, in this
+            // group or in one handed over before the lane knew.
+            let barred = state.came_back.contains(&name.0);
+            let fate = if !state.up || barred { Fate::Unknown } else { (state.rule)(&name) };
             match fate {
                 Fate::Delivered => state.arrived.push(name.clone()),
                 Fate::Held(_) | Fate::Busy(_) | Fate::Unknown => {
-                    barred.insert(name.0.clone());
+                    state.came_back.insert(name.0.clone());
                 }
                 _ => {}
             }
             names.push(name);
             fates.push(fate);
         }
-        state.groups.push(names);
-        let mut gate = state.gate.clone();
+        state.groups.push(names.clone());
+        let (mut gate, takes) = (state.gate.clone(), state.takes);
+        let script = self.clone();
         Box::pin(async move {
+            sleep(takes).await;
             let _ = gate.wait_for(|open| *open).await;
+            let State { owed, came_back, .. } = &mut *script.state();
+            for ((stream, number), fate) in names.into_iter().zip(&fates) {
+                if matches!(fate, Fate::Held(_) | Fate::Busy(_) | Fate::Unknown) {
+                    came_back.remove(&stream);
+                    let first = owed.entry(stream).or_insert(number);
+                    *first = number.min(*first);
+                }
+            }
             fates
         })
     }
@@ -178,7 +216,7 @@ pub(crate) fn redis_url() -> String {
     std::env::var("TEST_REDIS_URL").expect("TEST_REDIS_URL is not set: run `cargo xtask test`")
 }
 
-async fn client(db: u16) -> Client {
+pub(crate) async fn client(db: u16) -> Client {
     let mut config = Config::from_url(&redis_url()).unwrap();
     config.database = Some(u8::try_from(db).unwrap());
     let client = Builder::from_config(config).build().unwrap();
@@ -360,6 +398,10 @@ pub(crate) async fn until<T: std::fmt::Debug>(what: &str, mut look: impl AsyncFn
 pub(crate) fn assert_in_order(arrived: &[u64], expected: impl IntoIterator<Item = u64>) -> usize {
     let mut seen = std::collections::BTreeSet::new();
     let first: Vec<u64> = arrived.iter().copied().filter(|number| seen.insert(*number)).collect();
-    assert_eq!(first, expected.into_iter().collect::<Vec<_>>(), "first arrivals");
+    let expected: Vec<u64> = expected.into_iter().collect();
+    if let Some(at) = (0..first.len().max(expected.len())).find(|at| first.get(*at) != expected.get(*at)) {
+        let around = at.saturating_sub(3)..(at + 5).min(first.len());
+        panic!("first arrivals differ at {at}: {:?} for {:?}", &first[around], expected.get(at));
+    }
     arrived.len() - first.len()
 }

@@ -6,7 +6,7 @@ use fred::prelude::*;
 use sync_core::bridge::Fate;
 use sync_core::settings::StartId;
 
-use crate::script::{Bridge, Script, assert_in_order, until};
+use crate::script::{Bridge, Script, assert_in_order, client, until};
 
 #[tokio::test]
 async fn what_others_left_pending_comes_first_in_order() {
@@ -136,27 +136,38 @@ async fn a_group_that_is_not_to_be_made_is_waited_for() {
 
 #[tokio::test]
 async fn large_entries_are_read_within_the_budget() {
-    // 60 streams of ten entries of 1 MB: twenty times the budget, in reads that were sized before any was seen.
+    // Ten entries of 1 MB in each of 60 streams in four databases, so of four lanes: many times the budget, and asked
+    // for before the size of any was seen.
     let script = Script::new(|_| Fate::Delivered);
     let gate = script.gate();
-    let mut bridge = Bridge::new("budget", &script).await;
+    let dbs = [6, 7, 8, 9];
+    let mut bridge = Bridge::new("budget", &script).await.with(|settings| {
+        settings.discovery.as_mut().unwrap().dbs = dbs.to_vec();
+    });
     let payload = "x".repeat(1 << 20);
-    for stream in 0..60 {
-        let pipeline = bridge.redis.pipeline();
-        for number in 1..=10u64 {
-            let id = format!("{number}-1");
+    let mut streams = Vec::new();
+    for db in dbs {
+        let redis = client(db).await;
+        for stream in 0..15 {
             let key = bridge.key(&format!("s{stream}"));
-            let _: () =
-                pipeline.xadd(key, false, None, id, vec![("payload", payload.as_str())]).await.unwrap();
+            let pipeline = redis.pipeline();
+            for number in 1..=10 {
+                let fields = vec![("payload", payload.as_str())];
+                let id = format!("{number}-1");
+                let _: () = pipeline.xadd(&key, false, None, id, fields).await.unwrap();
+            }
+            let _: Vec<Value> = pipeline.all().await.unwrap();
+            streams.push((redis.clone(), key, db));
         }
-        let _: Vec<Value> = pipeline.all().await.unwrap();
     }
     bridge.start();
     // With the sink stuck, what has been read is what fits.
     let mut steady = (0, 0);
     let read = until("the budget to fill", async || {
-        let read: u64 =
-            (0..60).map(|n| bridge.metrics.stream(&bridge.key(&format!("s{n}"))).read.load(Relaxed)).sum();
+        let read_of = |(_, key, db): &(Client, String, u16)| {
+            bridge.metrics.stream(&format!("db{db}:{key}")).read.load(Relaxed)
+        };
+        let read: u64 = streams.iter().map(read_of).sum();
         steady = if read == steady.0 && read > 0 { (read, steady.1 + 1) } else { (read, 0) };
         (steady.1 >= 100, read)
     })
@@ -165,6 +176,7 @@ async fn large_entries_are_read_within_the_budget() {
     gate.send(true).unwrap();
     until("all", async || (script.arrived().len() == 600, script.arrived().len())).await;
     bridge.stop().await;
-    let _: Value =
-        bridge.redis.del((0..60).map(|n| bridge.key(&format!("s{n}"))).collect::<Vec<_>>()).await.unwrap();
+    for (redis, key, _) in streams {
+        let _: Value = redis.del(key).await.unwrap();
+    }
 }
