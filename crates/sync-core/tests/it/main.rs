@@ -1,5 +1,7 @@
 //! The loop against a scripted sink and a real Redis: what the delivery contract says, one test a rule.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod contract;
 mod script;
 mod source;
