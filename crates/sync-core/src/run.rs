@@ -12,7 +12,7 @@ use fred::interfaces::ServerInterface;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::bridge::{Lost, Sink, Unreachable};
 use crate::budget::{Budget, READ_BUDGET};
@@ -21,6 +21,7 @@ use crate::rate_limit::RateLimiter;
 use crate::record::StreamName;
 use crate::redis::connection::{Connection, Connector, ConnectorError};
 use crate::redis::dead_letters::DeadLetters;
+use crate::redis::statistics::Statistics;
 use crate::redis::{Fault, discovery, groups};
 use crate::retry::Backoff;
 use crate::settings::{Discovery, RedisSettings, RetrySettings, StartId, StreamSettings};
@@ -31,6 +32,8 @@ use crate::telemetry::metrics::Metrics;
 /// A lane that has so many streams gets no more while another may be opened: a blocked read of so many costs the
 /// server some 0.7 ms each time it wakes.
 const STREAMS_PER_LANE: usize = 1000;
+/// How long new streams are looked at before they are read, at most.
+const LOOK_AHEAD: Duration = Duration::from_secs(5);
 
 /// Everything a bridge is made of.
 pub struct Bridge<S> {
@@ -129,6 +132,10 @@ pub async fn run<S: Sink>(bridge: Bridge<S>) -> Result<(), StartError> {
     };
     let keeping = tokio::spawn(keeper.keep_connected(lost, sink_is_up));
 
+    let statistics = Statistics::new(&bridge.streams, bridge.limiter.clone());
+    let counting = tokio::spawn(statistics.clone().run(stop.clone()));
+    let budget = Budget::new(READ_BUDGET);
+    bridge.metrics.watch_budget(budget.clone());
     let shared = Shared {
         sink: sink.clone(),
         sink_up,
@@ -142,10 +149,11 @@ pub async fn run<S: Sink>(bridge: Bridge<S>) -> Result<(), StartError> {
         },
         redis_retry: bridge.redis.retry,
         sink_retry: bridge.sink_retry,
-        budget: Budget::new(READ_BUDGET),
+        budget,
         limiter: bridge.limiter,
         health: bridge.health,
         metrics: bridge.metrics,
+        statistics,
         stop: stop.clone(),
         lanes: bridge.redis.pool_size,
         latest: HashSet::new(),
@@ -161,6 +169,8 @@ pub async fn run<S: Sink>(bridge: Bridge<S>) -> Result<(), StartError> {
             break;
         }
     }
+    // It only reads, and was told to stop with the lanes.
+    let _ = timeout_at(deadline, counting).await;
     sink.disconnect().await;
     // Ends by itself once the sink's connection is closed.
     let _ = timeout_at(deadline, keeping).await;
@@ -329,6 +339,7 @@ async fn deal_database<S: Sink>(
     }
     // What is left has no lane yet.
     let mut result = Ok(());
+    let new: Vec<_> = streams.iter().map(|key| StreamName::new(db, key.clone())).collect();
     for key in streams {
         let roomiest =
             (0..lanes.len()).filter(|at| lanes[*at].db == db).min_by_key(|at| lanes[*at].streams.len());
@@ -347,6 +358,18 @@ async fn deal_database<S: Sink>(
         };
         lanes[at].streams.insert(key);
         changed.insert(at);
+    }
+    if let Some(client) = commands.get(&db) {
+        // Not worth holding anything up: without it a loss of before may go unseen.
+        let looking = timeout(LOOK_AHEAD, shared.statistics.look_ahead(client, &new));
+        tokio::select! {
+            result = looking => {
+                if !matches!(result, Ok(Ok(()))) {
+                    tracing::debug!(database = db, "what was lost before the start is not known");
+                }
+            }
+            () = shared.stop.requested() => {}
+        }
     }
     for at in changed {
         let lane = &lanes[at];

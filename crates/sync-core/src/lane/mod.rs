@@ -31,6 +31,7 @@ use crate::rate_limit::RateLimiter;
 use crate::record::{EntryId, StreamName};
 use crate::redis::connection::Connector;
 use crate::redis::dead_letters::{DeadLetters, Letter};
+use crate::redis::statistics::{Progress, Statistics};
 use crate::redis::{Fault, groups};
 use crate::retry::Backoff;
 use crate::settings::{RetrySettings, StartId, StreamSettings};
@@ -61,6 +62,7 @@ pub(crate) struct Shared<S> {
     pub(crate) limiter: RateLimiter,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
+    pub(crate) statistics: Statistics,
     pub(crate) stop: Shutdown,
     /// At most so many lanes read at once: each may set aside its part of the read budget.
     pub(crate) lanes: usize,
@@ -367,6 +369,7 @@ impl<S: Sink> Lane<S> {
     /// Lets go of streams that left and have settled.
     fn forget_gone(&mut self) {
         for stream in self.streams.sweep() {
+            self.shared.statistics.remove(&stream);
             self.shared.metrics.forget(&stream.spelled);
             self.shared.health.forget(&format!("stream {}", stream.spelled));
         }
@@ -382,9 +385,6 @@ impl<S: Sink> Lane<S> {
         }
         self.forget_gone();
         for key in wanted {
-            if self.streams.slot_of(key).is_none() {
-                tracing::debug!(db = self.db, key = %String::from_utf8_lossy(key), "stream is read from now on");
-            }
             let name = StreamName::new(self.db, key.clone());
             let spelled = name.spell(self.shared.default_db);
             let spelled = match &self.shared.settings.source_name {
@@ -392,7 +392,12 @@ impl<S: Sink> Lane<S> {
                 None => spelled,
             };
             let metrics = self.shared.metrics.stream(&spelled);
-            self.streams.add(Arc::new(Stream { name, spelled, metrics }));
+            let stream = Arc::new(Stream { name, spelled, metrics, progress: Progress::default() });
+            if self.streams.slot_of(key).is_none() {
+                tracing::debug!(stream = stream.spelled, "stream is read from now on");
+                self.shared.statistics.add(&self.commands, stream.clone());
+            }
+            self.streams.add(stream);
         }
         tracing::debug!(db = self.db, streams = self.streams.len(), "streams of a lane");
     }

@@ -57,6 +57,8 @@ impl<S: Sink> Lane<S> {
             self.find_nameless(slot, from, count, &entries, &mut deleted).await;
         }
         self.count_deleted(slot, &deleted);
+        let ids = entries.iter().map(|entry| entry.id).chain(deleted.iter().copied());
+        self.streams[slot].stream.progress.saw(ids);
         let state = &mut self.streams[slot];
         state.had_group = true;
         state.warned = false;

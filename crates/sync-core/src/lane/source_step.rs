@@ -224,10 +224,11 @@ impl<S: Sink> Lane<S> {
     fn admit_read(&mut self, asked: &[Asked], read: Vec<(bytes::Bytes, Vec<Listed>)>) {
         let mut had_entries = vec![false; asked.len()];
         for (key, listed) in read {
-            let at = self
-                .streams
-                .slot_of(&key)
-                .and_then(|slot| asked.binary_search_by_key(&slot, |a| a.slot).ok());
+            let slot = self.streams.slot_of(&key);
+            if let Some(slot) = slot {
+                self.streams[slot].stream.progress.saw(listed.iter().filter_map(Listed::id));
+            }
+            let at = slot.and_then(|slot| asked.binary_search_by_key(&slot, |a| a.slot).ok());
             // A stream that was restarted while this read was under way: the entries are pending and come again.
             let Some(at) = at.filter(|at| self.streams.is_current(asked[*at])) else { continue };
             had_entries[at] = true;

@@ -6,6 +6,7 @@ pub mod dead_letters;
 pub mod discovery;
 pub mod groups;
 pub(crate) mod reply;
+pub mod statistics;
 
 use fred::error::{Error, ErrorKind};
 

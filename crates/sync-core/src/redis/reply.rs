@@ -22,6 +22,17 @@ pub(crate) enum Listed {
     Nameless,
 }
 
+impl Listed {
+    /// Its ID, where it has one.
+    pub(crate) fn id(&self) -> Option<EntryId> {
+        match self {
+            Self::Entry(entry) => Some(entry.id),
+            Self::Deleted(id) => Some(*id),
+            Self::Nameless => None,
+        }
+    }
+}
+
 /// XREADGROUP: `[[key, [entry…]]…]`, or nil when nothing arrived in time.
 pub(crate) fn streams(reply: Value) -> Result<Vec<(Bytes, Vec<Listed>)>, Malformed> {
     let streams = match reply {

@@ -78,6 +78,8 @@ pub struct StreamSettings {
     pub group: String,
     /// This process's name in the group: STREAM_CONSUMER_NAME, host name and PID, joined by `-`.
     pub consumer: String,
+    /// STREAM_CONSUMER_NAME: what the names of this bridge's earlier processes begin with, too.
+    pub consumer_base: String,
     /// At most so many entries per stream per read.
     pub batch_size: u32,
     /// How long an idle read may wait: 1 ms to 2 s.

@@ -157,7 +157,7 @@ async fn a_whole_group_refused_alike_is_held_and_not_buried() {
     .await;
     mended.store(true, Relaxed);
     until("all", async || (script.arrived().len() == 100, script.arrived().len())).await;
-    until("readiness", async || (bridge.health.ready().is_ok(), bridge.health.ready())).await;
+    let _ = until("readiness", async || (bridge.health.ready().is_ok(), bridge.health.ready())).await;
     bridge.stop().await;
     assert_eq!(assert_in_order(&script.arrived_of(&bridge.key("denied")), 1..=50), 0);
     assert!(bridge.letters("denied").await.is_empty());

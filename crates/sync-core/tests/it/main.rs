@@ -1,5 +1,9 @@
-//! The loop against a scripted sink and a real Redis: what the delivery contract says, one test a rule.
+//! The loop against a scripted sink and a real Redis: what the delivery contract says, one test a rule; and what the sweep says of the
+//! streams.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod contract;
 mod script;
 mod source;
+mod statistics;

@@ -249,6 +249,7 @@ impl Bridge {
             start_id: StartId::After(EntryId::default()),
             group: format!("{prefix}-group"),
             consumer: "this".into(),
+            consumer_base: "this".into(),
             batch_size: 100,
             poll_interval: Duration::from_millis(100),
             filter: None,
