@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -156,7 +156,7 @@ pub async fn run<S: Sink>(bridge: Bridge<S>) -> Result<(), StartError> {
         statistics,
         stop: stop.clone(),
         lanes: bridge.redis.pool_size,
-        latest: HashSet::new(),
+        latest: Mutex::default(),
         settings: bridge.streams,
     };
     let lanes = deal_out(shared, searcher, bridge.live).await;
@@ -247,19 +247,33 @@ impl<S: Sink> Keeper<S> {
             } else {
                 backoff.next_delay()
             };
-            sleep(delay).await;
-            lost = loop {
-                match self.sink.connect().await {
-                    Ok(lost) => break lost,
-                    Err(unreachable) => {
-                        let severity = if unreachable.needs_human { Severity::Error } else { Severity::Warn };
-                        self.health.down(&destination, &unreachable.reason, severity);
-                        sleep(backoff.next_delay()).await;
-                    }
-                }
+            lost = tokio::select! {
+                lost = self.connect_again(&destination, delay, &mut backoff) => lost,
+                () = self.stop.requested() => return,
             };
             self.health.up(&destination);
             let _ = up.send(true);
+        }
+    }
+}
+
+impl<S: Sink> Keeper<S> {
+    async fn connect_again(
+        &self,
+        destination: &str,
+        mut delay: Duration,
+        backoff: &mut Backoff,
+    ) -> BoxFuture<'static, Lost> {
+        loop {
+            sleep(delay).await;
+            match self.sink.connect().await {
+                Ok(lost) => return lost,
+                Err(unreachable) => {
+                    let severity = if unreachable.needs_human { Severity::Error } else { Severity::Warn };
+                    self.health.down(destination, &unreachable.reason, severity);
+                    delay = backoff.next_delay();
+                }
+            }
         }
     }
 }
@@ -287,6 +301,7 @@ async fn deal_out<S: Sink>(
         reported_down: false,
     };
     let mut lanes: Vec<LaneHandle> = Vec::new();
+    let mut homes = HashMap::new();
     let mut commands: HashMap<u16, Client> = HashMap::new();
     if !shared.settings.enabled {
         tracing::warn!("REDIS_STREAMS_ENABLED is false: nothing is read");
@@ -296,13 +311,15 @@ async fn deal_out<S: Sink>(
     let settings = live.borrow_and_update().clone();
     let first = search.pass(&shared, &settings).await;
     if shared.settings.start_id == StartId::Latest {
-        shared.latest = search.present_at_first_start(&shared, &first).await;
+        shared.latest = Mutex::new(search.present_at_first_start(&shared, &first).await);
     }
     let shared = Arc::new(shared);
     let mut found = first;
     loop {
         for (db, streams) in found {
-            if let Err(fault) = deal_database(&shared, &mut lanes, &mut commands, db, streams).await {
+            if let Err(fault) =
+                deal_database(&shared, &mut lanes, &mut homes, &mut commands, db, streams).await
+            {
                 // The next pass finds these streams again.
                 search.failed(&shared, &fault);
             }
@@ -325,6 +342,7 @@ async fn deal_out<S: Sink>(
 async fn deal_database<S: Sink>(
     shared: &Arc<Shared<S>>,
     lanes: &mut Vec<LaneHandle>,
+    homes: &mut HashMap<StreamName, usize>,
     commands: &mut HashMap<u16, Client>,
     db: u16,
     mut streams: BTreeSet<Bytes>,
@@ -343,8 +361,16 @@ async fn deal_database<S: Sink>(
     for key in streams {
         let roomiest =
             (0..lanes.len()).filter(|at| lanes[*at].db == db).min_by_key(|at| lanes[*at].streams.len());
-        let at = match roomiest {
-            Some(at) if lanes[at].streams.len() < STREAMS_PER_LANE || lanes.len() >= shared.lanes => at,
+        // One that left and returns goes back to its lane: some of it may still be on its way there.
+        let home = homes.get(&StreamName::new(db, key.clone())).copied();
+        let at = match home.or(roomiest) {
+            Some(at)
+                if home.is_some()
+                    || lanes[at].streams.len() < STREAMS_PER_LANE
+                    || lanes.len() >= shared.lanes =>
+            {
+                at
+            }
             _ => match open_lane(shared, lanes, commands, db).await {
                 Ok(lane) => {
                     lanes.push(lane);
@@ -356,6 +382,7 @@ async fn deal_database<S: Sink>(
                 }
             },
         };
+        homes.insert(StreamName::new(db, key.clone()), at);
         lanes[at].streams.insert(key);
         changed.insert(at);
     }
@@ -456,13 +483,9 @@ impl Search {
             shared.health.up("source Redis");
         }
         // Databases that left the range are given up.
-        if let Some(discovery) = &live.discovery {
-            for db in 0..=u8::MAX {
-                let db = u16::from(db);
-                if !discovery.dbs.contains(&db) && !named.contains_key(&db) {
-                    found.insert(db, BTreeSet::new());
-                }
-            }
+        let searched = |db| live.discovery.as_ref().is_some_and(|discovery| discovery.dbs.contains(&db));
+        for db in (0..=u8::MAX).map(u16::from).filter(|db| !searched(*db) && !named.contains_key(db)) {
+            found.insert(db, BTreeSet::new());
         }
         found
     }

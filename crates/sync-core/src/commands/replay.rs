@@ -134,7 +134,12 @@ async fn deliver_stream<S: Sink>(
 ) -> Result<Tally, CommandError> {
     let spelled = source.spell(stream);
     let spelled_there = format!("{}{spelled}", source.settings.source_name.as_deref().unwrap_or_default());
-    let at_sink = Arc::new(Stream { name: stream.clone(), spelled: spelled_there, metrics: Arc::default() });
+    let at_sink = Arc::new(Stream {
+        name: stream.clone(),
+        spelled: spelled_there,
+        metrics: Arc::default(),
+        progress: Default::default(),
+    });
     let mut tally = Tally::default();
     let mut rest = planned;
     while !rest.is_empty() && tally.stopped.is_none() {

@@ -15,8 +15,8 @@ mod source_step;
 mod streams;
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use fred::clients::Client;
@@ -66,14 +66,20 @@ pub(crate) struct Shared<S> {
     pub(crate) stop: Shutdown,
     /// At most so many lanes read at once: each may set aside its part of the read budget.
     pub(crate) lanes: usize,
-    /// STREAM_START_ID is `$`, and these streams were there at the first start.
-    pub(crate) latest: HashSet<StreamName>,
+    /// STREAM_START_ID is `$`, and these streams were there at the first start and have no group yet.
+    pub(crate) latest: Mutex<HashSet<StreamName>>,
 }
 
 impl<S> Shared<S> {
     /// Where a stream's new group begins.
     fn start_of(&self, stream: &StreamName) -> StartId {
-        if self.latest.contains(stream) { StartId::Latest } else { self.start_again() }
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner).contains(stream);
+        if latest { StartId::Latest } else { self.start_again() }
+    }
+
+    /// The stream has its group, or is gone: if it returns, it is read from its beginning.
+    fn began(&self, stream: &StreamName) {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).remove(stream);
     }
 
     /// Where a group begins that was lost with its stream: `$` would skip what came since.
@@ -314,7 +320,10 @@ impl<S: Sink> Lane<S> {
                 slot.settled(*id);
             }
             slot.stream.metrics.acknowledged.fetch_add(run.len() as u64, Relaxed);
-            if slot.hold.take().is_some() {
+            let released = !self.streams.is_restarting(run[0].0);
+            let slot = &mut self.streams[run[0].0];
+            // Not by others of a group of which one came back just now.
+            if released && slot.hold.take().is_some() {
                 set_held(slot, false);
                 slot.reported_down = false;
                 self.shared.health.up(&format!("stream {}", slot.stream.spelled));
@@ -336,6 +345,10 @@ impl<S: Sink> Lane<S> {
                 }
                 Err(fault) => {
                     self.source_down(&fault);
+                    if fault.needs_human() && self.shared.stop.is_requested() {
+                        tracing::error!("delivered and not acknowledged, so delivered again: {fault}");
+                        return;
+                    }
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
             }
@@ -366,6 +379,14 @@ impl<S: Sink> Lane<S> {
         self.streams.restart_all();
     }
 
+    /// Reads nothing more of the stream until then, and then what is pending first.
+    fn restart(&mut self, slot: usize, not_before: Instant) {
+        self.streams.restart(slot, not_before);
+        if self.streams[slot].waiting > 0 {
+            self.purge(|_, record| record.slot == slot);
+        }
+    }
+
     /// Lets go of streams that left and have settled.
     fn forget_gone(&mut self) {
         for stream in self.streams.sweep() {
@@ -381,10 +402,15 @@ impl<S: Sink> Lane<S> {
             if let Some(slot) = self.streams.remove(&key) {
                 tracing::info!(stream = self.streams[slot].stream.spelled, "stream is no longer read");
                 self.purge(|_, record| record.slot == slot);
+                let stream = self.streams[slot].stream.clone();
+                self.shared.began(&stream.name);
             }
         }
         self.forget_gone();
         for key in wanted {
+            if self.streams.has_returned(key) {
+                continue;
+            }
             let name = StreamName::new(self.db, key.clone());
             let spelled = name.spell(self.shared.default_db);
             let spelled = match &self.shared.settings.source_name {
@@ -393,10 +419,8 @@ impl<S: Sink> Lane<S> {
             };
             let metrics = self.shared.metrics.stream(&spelled);
             let stream = Arc::new(Stream { name, spelled, metrics, progress: Progress::default() });
-            if self.streams.slot_of(key).is_none() {
-                tracing::debug!(stream = stream.spelled, "stream is read from now on");
-                self.shared.statistics.add(&self.commands, stream.clone());
-            }
+            tracing::debug!(stream = stream.spelled, "stream is read from now on");
+            self.shared.statistics.add(&self.commands, stream.clone());
             self.streams.add(stream);
         }
         tracing::debug!(db = self.db, streams = self.streams.len(), "streams of a lane");

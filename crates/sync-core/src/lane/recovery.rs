@@ -24,16 +24,23 @@ impl<S: Sink> Lane<S> {
     ) {
         let mut without_group = Vec::new();
         for ((asked, from), reply) in pages.into_iter().zip(replies) {
-            if !self.streams.is_current(asked) {
-                continue;
-            }
             let page = match reply {
                 Ok(reply) => reply::claimed(reply).map_err(|error| Fault::Other(error.to_string())),
                 Err(fault) => Err(fault),
             };
+            if !self.streams.is_current(asked) {
+                // Restarted meanwhile: the entries come again. What Redis found deleted does not.
+                if let Ok(page) = page {
+                    self.count_deleted(asked.slot, &page.deleted);
+                }
+                continue;
+            }
             match page {
                 Ok(page) => self.page_recovered(asked.slot, from, count, page).await,
-                Err(Fault::NoGroup(_)) => without_group.push(asked.slot),
+                Err(Fault::NoGroup(_)) if self.is_at_rest(asked.slot) => without_group.push(asked.slot),
+                // Gone while earlier pages are still on their way: it is made again once it is known which of them
+                // were settled.
+                Err(Fault::NoGroup(_)) => self.restart(asked.slot, Instant::now()),
                 Err(fault) => self.page_failed(asked.slot, fault),
             }
         }
@@ -106,7 +113,7 @@ impl<S: Sink> Lane<S> {
 
     fn count_deleted(&self, slot: usize, deleted: &[EntryId]) {
         let (Some(first), Some(last)) = (deleted.first(), deleted.last()) else { return };
-        let stream = &self.streams[slot].stream;
+        let Some(stream) = self.streams.stream(slot) else { return };
         stream.metrics.lost_deleted.fetch_add(deleted.len() as u64, Relaxed);
         tracing::warn!(
             stream = stream.spelled, count = deleted.len(), %first, %last,
@@ -122,14 +129,18 @@ impl<S: Sink> Lane<S> {
                 if !std::mem::replace(&mut state.warned, true) {
                     tracing::warn!(stream = spelled, "not read: the key holds another type than a stream");
                 }
-                self.streams.restart(slot, Instant::now() + self.shared.settings.discovery_interval);
+                self.restart(slot, Instant::now() + self.shared.settings.discovery_interval);
             }
             Fault::Lost(_) | Fault::Busy(_) => {
                 self.source_down(&fault);
-                self.streams.restart(slot, Instant::now() + self.shared.redis_retry.base);
+                self.restart(slot, Instant::now() + self.shared.redis_retry.base);
             }
             fault => self.not_readable(slot, &format!("not read: {fault}")),
         }
+    }
+
+    fn is_at_rest(&self, slot: usize) -> bool {
+        self.streams[slot].in_flight == 0 && self.streams[slot].waiting == 0
     }
 
     /// A human must act; it is tried again at the longest delay.
@@ -137,7 +148,7 @@ impl<S: Sink> Lane<S> {
         let state = &mut self.streams[slot];
         state.reported_down = true;
         self.shared.health.down(&format!("stream {}", state.stream.spelled), reason, Severity::Error);
-        self.streams.restart(slot, Instant::now() + self.shared.redis_retry.cap);
+        self.restart(slot, Instant::now() + self.shared.redis_retry.cap);
     }
 
     /// These have no group: new streams, or somebody destroyed the group or the stream.
@@ -158,7 +169,7 @@ impl<S: Sink> Lane<S> {
                         "not read: it has no such consumer group, and STREAM_AUTO_CREATE_CONSUMER_GROUPS is false"
                     );
                 }
-                self.streams.restart(slot, again);
+                self.restart(slot, again);
             }
         }
         if starts.is_empty() {
@@ -172,7 +183,7 @@ impl<S: Sink> Lane<S> {
             Err(fault) => {
                 self.source_down(&fault);
                 let retry = Instant::now() + self.shared.redis_retry.base;
-                slots.into_iter().for_each(|slot| self.streams.restart(slot, retry));
+                slots.into_iter().for_each(|slot| self.restart(slot, retry));
                 return;
             }
         };
@@ -195,10 +206,14 @@ impl<S: Sink> Lane<S> {
                     }
                     state.had_group = true;
                     state.last_settled = None;
-                    self.streams.restart(slot, Instant::now());
+                    self.shared.began(&state.stream.name);
+                    self.restart(slot, Instant::now());
                 }
                 // The key is gone: discovery drops it, or finds it again.
-                Err(Fault::NoGroup(_)) => self.streams.restart(slot, again),
+                Err(Fault::NoGroup(_)) => {
+                    self.shared.began(&state.stream.name);
+                    self.restart(slot, again);
+                }
                 Err(fault) => {
                     self.not_readable(slot, &format!("not read: its group cannot be created: {fault}"))
                 }

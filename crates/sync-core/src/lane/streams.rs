@@ -165,13 +165,15 @@ impl Streams {
         }
     }
 
-    /// Adds a stream, to be recovered before it is read.
+    /// Whether the lane has the stream already; one that had left and returned before all of it was settled stays.
+    pub(crate) fn has_returned(&mut self, key: &Bytes) -> bool {
+        let Some(&slot) = self.by_key.get(key) else { return false };
+        self.leaving -= usize::from(std::mem::take(&mut self[slot].leaving));
+        true
+    }
+
+    /// Adds a stream that the lane does not have, to be recovered before it is read.
     pub(crate) fn add(&mut self, stream: Arc<Stream>) {
-        if let Some(&slot) = self.by_key.get(&stream.name.key) {
-            // It left and returned before all of it was settled.
-            self.leaving -= usize::from(std::mem::take(&mut self[slot].leaving));
-            return;
-        }
         let key = stream.name.key.clone();
         let slot = Slot {
             stream,
@@ -271,6 +273,11 @@ impl Streams {
     /// How many streams.
     pub(crate) fn len(&self) -> usize {
         self.by_key.len()
+    }
+
+    /// The stream of a slot, if it is in use.
+    pub(crate) fn stream(&self, slot: usize) -> Option<&Arc<Stream>> {
+        self.slots.get(slot)?.as_ref().map(|slot| &slot.stream)
     }
 
     pub(crate) fn slot_of(&self, key: &[u8]) -> Option<usize> {
