@@ -32,6 +32,8 @@ use crate::telemetry::metrics::Metrics;
 /// A lane that has so many streams gets no more while another may be opened: a blocked read of so many costs the
 /// server some 0.7 ms each time it wakes.
 const STREAMS_PER_LANE: usize = 1000;
+/// Streams, gone ones among them, whose lanes are remembered.
+const REMEMBERED: usize = 200_000;
 /// How long new streams are looked at before they are read, at most.
 const LOOK_AHEAD: Duration = Duration::from_secs(5);
 
@@ -324,6 +326,9 @@ async fn deal_out<S: Sink>(
                 search.failed(&shared, &fault);
             }
         }
+        if homes.len() > REMEMBERED {
+            homes.retain(|name: &StreamName, at: &mut usize| lanes[*at].streams.contains(&name.key));
+        }
         let interval = live.borrow().interval;
         tokio::select! {
             () = stop.requested() => return lanes,
@@ -526,17 +531,31 @@ impl Search {
         search: Option<&Discovery>,
         named: &[Bytes],
     ) -> Result<BTreeSet<Bytes>, Fault> {
-        let look = async |client: Client| {
-            let streams = match search {
-                Some(search) => {
-                    discovery::scan(&client, search, &shared.settings.dead_letter_suffix, &shared.limiter)
-                        .await?
+        let mut streams = BTreeSet::new();
+        if let Some(search) = search {
+            let suffix = &shared.settings.dead_letter_suffix;
+            let scan = async |client: Client| discovery::scan(&client, search, suffix, &shared.limiter).await;
+            match self.in_database(shared, db, scan).await {
+                Ok(found) => streams = found,
+                // Named streams are read all the same.
+                Err(fault) if fault.needs_human() && !named.is_empty() => {
+                    if self.reported.insert(format!("search {db}")) {
+                        tracing::error!(
+                            database = db,
+                            "cannot look for streams, only named ones are read: {fault}"
+                        );
+                    }
                 }
-                None => BTreeSet::new(),
-            };
-            Ok((streams, discovery::types(&client, named, &shared.limiter).await?))
+                Err(fault) => return Err(fault),
+            }
+        }
+        let ask = async |client: Client| discovery::types(&client, named, &shared.limiter).await;
+        let types = match self.in_database(shared, db, ask).await {
+            Ok(types) => types,
+            // Reading them shows what they are.
+            Err(fault) if fault.needs_human() => vec!["stream".to_owned(); named.len()],
+            Err(fault) => return Err(fault),
         };
-        let (mut streams, types) = self.in_database(shared, db, look).await?;
         let excluded = |key: &[u8]| search.is_some_and(|search| search.excludes(key));
         for (key, kind) in named.iter().zip(types).filter(|(key, _)| !excluded(key)) {
             let spelled = StreamName::new(db, key.clone()).spell(shared.default_db);

@@ -2,6 +2,7 @@
 //! was not confirmed is given back as unknown; nothing is kept for the next one but the suspicion against a record.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -120,14 +121,31 @@ pub(crate) struct Session {
     published: u64,
     /// A suspect is under way: nothing else is.
     alone: bool,
-    /// Streams of which a record came back: what was handed over before that batch number is not published.
-    barred: HashMap<String, u64>,
+    /// Streams of which a record came back.
+    barred: HashMap<String, Bar>,
+    /// Batches handed over so far, whether they have arrived here or not.
+    handed_over: Arc<AtomicU64>,
     /// QoS 0: written and not flushed.
     unflushed: Vec<Sent>,
     /// Something may have arrived, or was asked for, last at.
     heard: Instant,
     spoke: Instant,
     pinged: bool,
+}
+
+/// Keeps later records of a stream back once one of it came back, until the lane knows that it did.
+#[derive(Clone, Copy, Debug)]
+struct Bar {
+    /// The last batch with such a record.
+    batch: u64,
+    /// Set once the lane was told: what was handed over before this batch was handed over unknowing.
+    until: Option<u64>,
+}
+
+impl Bar {
+    fn holds_back(self, batch: u64) -> bool {
+        self.until.is_none_or(|until| batch < until)
+    }
 }
 
 /// Why a session ended.
@@ -151,6 +169,7 @@ impl Session {
         rules: Rules,
         messages: Messages,
         suspicion: Suspicion,
+        handed_over: Arc<AtomicU64>,
     ) -> Self {
         let mut window = rules.max_inflight.min(granted.receive_max);
         if rules.qos == QoS::ExactlyOnce && wire.version() == Version::Four {
@@ -174,6 +193,7 @@ impl Session {
             published: 0,
             alone: false,
             barred: HashMap::new(),
+            handed_over,
             unflushed: Vec::new(),
             heard: now,
             spoke: now,
@@ -243,7 +263,7 @@ impl Session {
         while let Some((number, index)) = self.next_record() {
             let batch = &self.batches[usize::try_from(number - self.first).expect("a queue's length")];
             let record = &batch.group[index];
-            if self.barred.get(&record.stream.spelled).is_some_and(|until| number < *until) {
+            if self.barred.get(&record.stream.spelled).is_some_and(|bar| bar.holds_back(number)) {
                 self.advance();
                 self.settle(number, index, Fate::Unknown);
                 continue;
@@ -403,10 +423,10 @@ impl Session {
         if !matches!(fate, Fate::Held(_) | Fate::Busy(_) | Fate::Unknown) {
             return;
         }
-        let until = self.first + self.batches.len() as u64;
-        let stream = self.record(sent).map(|record| record.stream.spelled.clone());
-        self.barred.retain(|_, until| *until > self.first);
-        self.barred.extend(stream.map(|stream| (stream, until)));
+        let Some(record) = self.record(sent) else { return };
+        let (stream, first) = (record.stream.spelled.clone(), self.first);
+        self.barred.retain(|_, bar| bar.holds_back(first));
+        self.barred.insert(stream, Bar { batch: sent.batch, until: None });
     }
 
     fn settle(&mut self, number: u64, index: usize, fate: Fate) {
@@ -416,8 +436,14 @@ impl Session {
         batch.open -= 1;
         while self.batches.front().is_some_and(|batch| batch.open == 0) {
             if let Some(batch) = self.batches.pop_front() {
+                let number = self.first;
                 self.first += 1;
                 let _ = batch.done.send(batch.fates);
+                // Read after the lane was told: a batch too many is given again, one too few would be out of order.
+                let until = self.handed_over.load(Ordering::SeqCst);
+                for bar in self.barred.values_mut().filter(|bar| bar.until.is_none() && bar.batch <= number) {
+                    bar.until = Some(until);
+                }
             }
         }
     }
