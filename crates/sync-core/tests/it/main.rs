@@ -5,6 +5,7 @@
 
 mod commands;
 mod contract;
+mod proxy;
 mod script;
 mod source;
 mod statistics;

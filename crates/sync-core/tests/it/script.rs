@@ -198,6 +198,7 @@ pub(crate) struct Bridge {
     script: Script,
     settings: StreamSettings,
     db: u16,
+    url: String,
     running: Option<Running>,
 }
 
@@ -270,12 +271,19 @@ impl Bridge {
             script: script.clone(),
             settings,
             db,
+            url: redis_url(),
             running: None,
         }
     }
 
     pub(crate) fn with(mut self, change: impl FnOnce(&mut StreamSettings)) -> Self {
         change(&mut self.settings);
+        self
+    }
+
+    /// The bridge reaches its Redis this way.
+    pub(crate) fn through(mut self, url: &str) -> Self {
+        self.url = url.to_owned();
         self
     }
 
@@ -288,7 +296,7 @@ impl Bridge {
             sink: self.script.clone(),
             sink_retry: RETRY,
             redis: RedisSettings {
-                url: Some(Secret::new(redis_url())),
+                url: Some(Secret::new(self.url.as_str())),
                 host: String::new(),
                 port: 0,
                 username: None,
