@@ -7,3 +7,6 @@
 
 mod crash;
 mod harness;
+mod keys;
+mod outage;
+mod stop;
