@@ -9,4 +9,5 @@ mod crash;
 mod harness;
 mod keys;
 mod outage;
+mod refusals;
 mod stop;

@@ -63,11 +63,11 @@ impl Ledger {
         self.0.keys().map(String::as_str)
     }
 
-    /// Compares.
+    /// Compares. Streams that are not in the ledger do not count.
     pub(crate) fn tally(&self, arrivals: &[Arrival]) -> Tally {
         let mut tally = Tally { written: self.len(), ..Tally::default() };
         let mut seen: HashMap<&str, (HashSet<Id>, Id)> = HashMap::new();
-        for Arrival { stream, id } in arrivals {
+        for Arrival { stream, id } in arrivals.iter().filter(|a| self.0.contains_key(&a.stream)) {
             let (ids, last) = seen.entry(stream).or_insert_with(|| (HashSet::new(), (0, 0)));
             if !ids.insert(*id) {
                 tally.duplicates += 1;
