@@ -7,7 +7,7 @@ use fred::types::Value;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::streams::{Asked, Step, set_held};
+use super::streams::{Asked, Step};
 use super::{GROUP_BYTES, GROUP_RECORDS, Lane};
 use crate::bridge::{Record, Sink};
 use crate::budget::{READ_BUDGET, Share};
@@ -306,12 +306,12 @@ impl<S: Sink> Lane<S> {
             }
             (Some(_), None) if next.is_none() => {
                 // What was refused is no longer pending: somebody acknowledged or deleted it.
-                state.hold = None;
-                set_held(state, false);
+                self.release(slot);
                 next
             }
             _ => next,
         };
+        let state = &mut self.streams[slot];
         if state.hold.is_none() && std::mem::take(&mut state.reported_down) {
             self.shared.health.up(&format!("stream {}", state.stream.spelled));
         }
