@@ -237,16 +237,24 @@ impl<S: Sink> Keeper<S> {
             } else {
                 backoff.next_delay()
             };
-            sleep(delay).await;
-            lost = loop {
-                match self.sink.connect().await {
-                    Ok(lost) => break lost,
-                    Err(unreachable) => {
-                        let severity = if unreachable.needs_human { Severity::Error } else { Severity::Warn };
-                        self.health.down(&destination, &unreachable.reason, severity);
-                        sleep(backoff.next_delay()).await;
+            let reconnect = async {
+                sleep(delay).await;
+                loop {
+                    match self.sink.connect().await {
+                        Ok(lost) => break lost,
+                        Err(unreachable) => {
+                            let severity =
+                                if unreachable.needs_human { Severity::Error } else { Severity::Warn };
+                            self.health.down(&destination, &unreachable.reason, severity);
+                            sleep(backoff.next_delay()).await;
+                        }
                     }
                 }
+            };
+            // Nothing is handed over once a stop is requested: a new connection would only be waited for.
+            lost = tokio::select! {
+                lost = reconnect => lost,
+                () = self.stop.requested() => return,
             };
             self.health.up(&destination);
             let _ = up.send(true);
