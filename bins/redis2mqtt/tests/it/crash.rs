@@ -126,7 +126,11 @@ fn crashes_of_bridge_broker_and_redis_lose_nothing() {
     wait_settled(&redis, &streams);
     eprintln!(
         "{} written, {} arrived, {} duplicates, {} out of order, {:?}",
-        tally.written, tally.arrived, tally.duplicates, tally.out_of_order.len(), begun.elapsed()
+        tally.written,
+        tally.arrived,
+        tally.duplicates,
+        tally.out_of_order.len(),
+        begun.elapsed()
     );
     tally.check(duplicates);
     bridge.stop();

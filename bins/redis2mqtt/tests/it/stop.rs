@@ -53,7 +53,8 @@ fn with_the_broker_away_it_stops_with_0_and_the_rest_stays_pending() {
     broker.down();
     bridge.wait_line("MQTT broker 127.0.0.1");
     ledger.join(write(&redis, &stream, 50));
-    bridge.stop();
+    let took = bridge.stop();
+    assert!(took < Duration::from_secs(3), "{took:?}");
     bridge.check_errors(&[]);
     broker.up();
     let mut bridge = setup.start();

@@ -172,9 +172,12 @@ impl Bridge {
         let begun = Instant::now();
         let log = self.log.clone();
         let child = &mut self.child;
-        let status = wait_for("the bridge ends", LONG, || log.lock().expect("no panic").clone(), || {
-            child.try_wait().expect("our child")
-        });
+        let status = wait_for(
+            "the bridge ends",
+            LONG,
+            || log.lock().expect("no panic").clone(),
+            || child.try_wait().expect("our child"),
+        );
         let took = begun.elapsed();
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();

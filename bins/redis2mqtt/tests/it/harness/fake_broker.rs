@@ -138,8 +138,17 @@ impl FakeBroker {
 
     /// What it kept, in the order of arrival.
     pub(crate) fn arrivals(&self) -> Vec<Arrival> {
-        let kept = |seen: &&Seen| matches!(seen.answer, Answer::Take | Answer::TakeAfter(_) | Answer::Silence);
-        self.shared.state.lock().expect("no panic").seen.iter().filter(kept).map(|s| s.arrival.clone()).collect()
+        let kept =
+            |seen: &&Seen| matches!(seen.answer, Answer::Take | Answer::TakeAfter(_) | Answer::Silence);
+        self.shared
+            .state
+            .lock()
+            .expect("no panic")
+            .seen
+            .iter()
+            .filter(kept)
+            .map(|s| s.arrival.clone())
+            .collect()
     }
 
     /// Connections that were accepted with a CONNACK of success, and those of version 5 that were not.

@@ -22,10 +22,11 @@ impl Mosquitto {
 
     /// With these lines for its listener. `{dir}` is its directory.
     pub(crate) fn with(listener: &str) -> Self {
-        let mut broker = Self { port: free_port(), dir: tempfile::tempdir().expect("a directory"), child: None };
+        let mut broker =
+            Self { port: free_port(), dir: tempfile::tempdir().expect("a directory"), child: None };
         let config = format!(
             "user root\npersistence true\npersistence_location {{dir}}/\nmax_inflight_messages 1000\n\
-             max_queued_messages 0\nlog_dest stderr\nlog_type all\nlistener {} 127.0.0.1\n{listener}",
+             max_queued_messages 1000000\nlog_dest stderr\nlog_type all\nlistener {} 127.0.0.1\n{listener}",
             broker.port
         );
         broker.write("conf", &config.replace("{dir}", &broker.dir.path().display().to_string()));
@@ -33,13 +34,18 @@ impl Mosquitto {
         broker
     }
 
-    /// With one user, `tester`, who may publish and read what these ACL lines say.
+    /// Everybody may publish and read what these ACL lines say.
     pub(crate) fn with_acl(acl: &str) -> Self {
+        Self::with_acl_and(acl, 1_000_000)
+    }
+
+    /// The same, with this `max_queued_messages`.
+    pub(crate) fn with_acl_and(acl: &str, max_queued: u32) -> Self {
         let broker = Self { port: free_port(), dir: tempfile::tempdir().expect("a directory"), child: None };
         let dir = broker.dir.path().display().to_string();
         broker.write_acl(acl);
         let config = format!(
-            "user root\nmax_inflight_messages 1000\nmax_queued_messages 0\nlog_dest stderr\nlog_type all\n\
+            "user root\nmax_inflight_messages 1000\nmax_queued_messages {max_queued}\nlog_dest stderr\nlog_type all\n\
              listener {} 127.0.0.1\nallow_anonymous true\nacl_file {dir}/acl\n",
             broker.port
         );

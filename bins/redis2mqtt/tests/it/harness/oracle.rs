@@ -98,6 +98,10 @@ impl Tally {
     /// Complete, in order, and with no more repeats than that.
     pub(crate) fn check(&self, most_duplicates: usize) {
         assert!(self.complete() && self.out_of_order.is_empty(), "{self:#?}");
-        assert!(self.duplicates <= most_duplicates, "{} duplicates of {most_duplicates}: {self:#?}", self.duplicates);
+        assert!(
+            self.duplicates <= most_duplicates,
+            "{} duplicates of {most_duplicates}: {self:#?}",
+            self.duplicates
+        );
     }
 }

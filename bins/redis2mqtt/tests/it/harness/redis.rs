@@ -84,8 +84,9 @@ impl Redis {
         let log = || std::fs::read_to_string(self.dir.path().join("log"));
         wait_for("redis-server answers", LONG, log, || {
             let answer = Client::open(self.port).and_then(|mut client| client.ask(&[b"PING"])).ok()?;
-            (answer == Reply::Text(b"PONG".to_vec()) || matches!(&answer, Reply::Error(e) if e.starts_with("NOAUTH")))
-                .then_some(())
+            (answer == Reply::Text(b"PONG".to_vec())
+                || matches!(&answer, Reply::Error(e) if e.starts_with("NOAUTH")))
+            .then_some(())
         });
     }
 

@@ -54,7 +54,14 @@ impl Subscriber {
     }
 
     pub(crate) fn arrivals(&self) -> Vec<Arrival> {
-        self.shared.state.lock().expect("no panic").messages.iter().map(|m| Arrival::read(&m.payload)).collect()
+        self.shared
+            .state
+            .lock()
+            .expect("no panic")
+            .messages
+            .iter()
+            .map(|m| Arrival::read(&m.payload))
+            .collect()
     }
 
     pub(crate) fn count(&self) -> usize {

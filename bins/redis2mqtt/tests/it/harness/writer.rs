@@ -110,7 +110,11 @@ fn batch(port: u16, target: &Target, entries: usize, ledger: &mut Ledger) -> Opt
 pub(crate) fn wait_settled(redis: &Redis, targets: &[Target]) {
     let pending = || {
         let count = |target: &Target| redis.pending(target.db, &target.key, GROUP);
-        targets.iter().map(|target| (target.spelled(), count(target))).filter(|(_, n)| *n > 0).collect::<Vec<_>>()
+        targets
+            .iter()
+            .map(|target| (target.spelled(), count(target)))
+            .filter(|(_, n)| *n > 0)
+            .collect::<Vec<_>>()
     };
     wait_until("nothing is pending", &pending, || pending().is_empty());
 }
