@@ -249,6 +249,7 @@ impl<S: Sink> Keeper<S> {
             } else {
                 backoff.next_delay()
             };
+            // Nothing is handed over once a stop is requested: a new connection would only be waited for.
             lost = tokio::select! {
                 lost = self.connect_again(&destination, delay, &mut backoff) => lost,
                 () = self.stop.requested() => return,

@@ -21,6 +21,8 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// Mosquitto confirms what lies above its own limit of QoS 2 messages in flight and drops it; 3.1.1 has no word for
 /// that limit, and 20 is its default.
 const QOS2_WINDOW_FOUR: u16 = 20;
+/// How long a broken connection may go on telling what it has to tell.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Sent at once, in bytes, when much is to be sent.
 const WRITE: usize = 64 << 10;
 /// After so many lost connections with the same record first in line, it is refused.
@@ -210,7 +212,7 @@ impl Session {
                 let _ = self.wire.flush().await;
                 return Lost { reason: "closed".into(), by_conflict: false };
             }
-            Err(ended) => ended,
+            Err(ended) => self.hear_out(ended).await,
         };
         batches.close();
         if ended.may_blame_record {
@@ -221,6 +223,24 @@ impl Session {
             let _ = batch.done.send(batch.fates);
         }
         ended.lost
+    }
+
+    /// A connection that takes nothing more may hold answers that came before its end: confirmations, and why the
+    /// broker ended it. Without them, a record that the broker refuses just before it hangs up looks innocent.
+    async fn hear_out(&mut self, ended: Ended) -> Ended {
+        if !ended.may_blame_record {
+            return ended;
+        }
+        let listen = async {
+            while let Ok(answer) = self.wire.read().await {
+                self.take(answer)?;
+            }
+            Ok(())
+        };
+        match tokio::time::timeout(LAST_WORDS, listen).await {
+            Ok(Err(why)) => why,
+            Ok(Ok(())) | Err(_) => ended,
+        }
     }
 
     async fn drive(&mut self, batches: &mut mpsc::Receiver<Batch>) -> Result<(), Ended> {
@@ -326,7 +346,8 @@ impl Session {
 
     /// The record that is next in order, if there is one.
     fn next_record(&mut self) -> Option<(u64, usize)> {
-        self.next.0 = self.next.0.max(self.first);
+        // A batch whose last records were never sent may be settled, and gone, with `next` still in it.
+        self.next = self.next.max((self.first, 0));
         loop {
             let (number, index) = self.next;
             let batch = self.batches.get(usize::try_from(number - self.first).ok()?)?;
@@ -389,6 +410,9 @@ impl Session {
         match first {
             Some(pkid) if self.alone => {
                 let sent = self.answered(pkid)?;
+                if let Some(record) = self.record(sent) {
+                    self.suspicion.cleared(record);
+                }
                 self.settle(sent.batch, sent.record, Fate::Refused(reason));
                 Ok(())
             }

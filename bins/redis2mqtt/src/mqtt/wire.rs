@@ -143,10 +143,10 @@ impl Wire {
                 let login =
                     options.credentials.as_ref().map(|(user, password)| five::Login::new(user, password));
                 self.put_five(&five::Packet::Connect(connect, None, login));
-                self.flush()
-                    .await
-                    .and(self.packet(five_packet).await)
-                    .map(|packet| granted_by_five(packet, options))
+                self.flush().await.and(self.packet(connack_five).await).map(|answer| match answer {
+                    ConnAckFive::Five(packet) => granted_by_five(packet, options),
+                    ConnAckFive::Older(code) => Err(refused_by_older(code)),
+                })
             }
         };
         let mut granted = answer.unwrap_or_else(|Broken(reason)| {
@@ -258,7 +258,7 @@ impl Wire {
     pub(crate) fn next_received(&mut self) -> Result<Option<Answer>, Broken> {
         match self.version {
             Version::Four => Ok(four_packet(&mut self.incoming)?.map(|packet| answer_four(&packet))),
-            Version::Five => match five::Packet::read(&mut self.incoming, Some(MAX_INCOMING)) {
+            Version::Five => match read_five(&mut self.incoming) {
                 Ok(packet) => Ok(Some(answer_five(packet))),
                 Err(mqttbytes_five::Error::InsufficientBytes(_)) => Ok(None),
                 Err(mqttbytes_five::Error::InvalidConnectReturnCode(code)) => {
@@ -296,12 +296,46 @@ fn four_packet(received: &mut BytesMut) -> Result<Option<four::Packet>, Broken> 
     }
 }
 
+/// rumqttc drops a DISCONNECT that ends with its reason code, as MQTT 5 lets it (3.14.2.2.1) and Mosquitto writes it:
+/// the length of no properties is put behind it.
+fn read_five(received: &mut BytesMut) -> Result<five::Packet, mqttbytes_five::Error> {
+    const DISCONNECT: u8 = 0xE0;
+    if let [DISCONNECT, 1, code, ..] = received[..] {
+        let rest = received.split_off(3);
+        received.clear();
+        received.extend_from_slice(&[DISCONNECT, 2, code, 0]);
+        received.extend_from_slice(&rest);
+    }
+    five::Packet::read(received, Some(MAX_INCOMING))
+}
+
 fn five_packet(received: &mut BytesMut) -> Result<Option<five::Packet>, Broken> {
-    match five::Packet::read(received, Some(MAX_INCOMING)) {
+    match read_five(received) {
         Ok(packet) => Ok(Some(packet)),
         Err(mqttbytes_five::Error::InsufficientBytes(_)) => Ok(None),
         Err(error) => Err(nonsense(&error)),
     }
+}
+
+/// What answers a CONNECT of version 5.
+enum ConnAckFive {
+    Five(five::Packet),
+    /// A CONNACK as 3.1.1 has it, with its code: from a broker that knows nothing newer.
+    Older(u8),
+}
+
+fn connack_five(received: &mut BytesMut) -> Result<Option<ConnAckFive>, Broken> {
+    const CONNACK: u8 = 0x20;
+    if let [CONNACK, 2, _, code, ..] = received[..] {
+        return Ok(Some(ConnAckFive::Older(code)));
+    }
+    Ok(five_packet(received)?.map(ConnAckFive::Five))
+}
+
+/// MQTT 3.1.1, 3.2.2.3: 1 is an unacceptable protocol version.
+fn refused_by_older(code: u8) -> Refused {
+    let version = if code == 1 { Certainty::Said } else { Certainty::Suspected };
+    refused(format!("refused the connection in the words of MQTT 3.1.1 (code {code})"), false, Some(version))
 }
 
 fn nonsense(error: &dyn std::fmt::Debug) -> Broken {

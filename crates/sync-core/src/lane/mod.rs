@@ -276,6 +276,16 @@ impl<S: Sink> Lane<S> {
         self.give_back(record, Instant::now() + delay);
     }
 
+    /// The destination takes the stream again, or nothing is left of what it did not take.
+    fn release(&mut self, slot: usize) {
+        let slot = &mut self.streams[slot];
+        if slot.hold.take().is_some() {
+            set_held(slot, false);
+            slot.reported_down = false;
+            self.shared.health.up(&format!("stream {}", slot.stream.spelled));
+        }
+    }
+
     /// Puts the record into the dead-letter stream. Where that cannot be done, its stream is held.
     async fn bury(
         &mut self,
@@ -320,15 +330,11 @@ impl<S: Sink> Lane<S> {
                 slot.settled(*id);
             }
             slot.stream.metrics.acknowledged.fetch_add(run.len() as u64, Relaxed);
-            let released = !self.streams.is_restarting(run[0].0);
-            let slot = &mut self.streams[run[0].0];
-            // Not by others of a group of which one came back just now.
-            if released && slot.hold.take().is_some() {
-                set_held(slot, false);
-                slot.reported_down = false;
-                self.shared.health.up(&format!("stream {}", slot.stream.spelled));
-            }
             by_stream.push((slot.stream.name.key.clone(), run.iter().map(|(_, id)| *id).collect()));
+            // A stream that restarts was just held for a later record of the same group.
+            if !self.streams.is_restarting(run[0].0) {
+                self.release(run[0].0);
+            }
         }
         let mut backoff = Backoff::new(self.shared.redis_retry);
         loop {

@@ -6,7 +6,7 @@ use fred::types::Value;
 use tokio::time::Instant;
 
 use super::Lane;
-use super::streams::{Asked, set_held};
+use super::streams::Asked;
 use crate::bridge::Sink;
 use crate::record::{Entry, EntryId};
 use crate::redis::reply::{self, Listed, Page};
@@ -77,12 +77,12 @@ impl<S: Sink> Lane<S> {
             }
             (Some(_), None) if next.is_none() => {
                 // What was refused is no longer pending: somebody acknowledged or deleted it.
-                state.hold = None;
-                set_held(state, false);
+                self.release(slot);
                 next
             }
             _ => next,
         };
+        let state = &mut self.streams[slot];
         if state.hold.is_none() && std::mem::take(&mut state.reported_down) {
             self.shared.health.up(&format!("stream {}", state.stream.spelled));
         }

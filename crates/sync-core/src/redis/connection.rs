@@ -23,6 +23,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// An acknowledgement is sent again after each lost connection; it cannot take effect twice.
 const COMMAND_ATTEMPTS: u32 = 1000;
 
+/// XAUTOCLAIM for a key that is not UTF-8: the server names the key in a NOGROUP, and the client library never returns
+/// an error reply that is not UTF-8.
+const CLAIM: &str = "local reply = redis.pcall('XAUTOCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[3], 'COUNT', ARGV[4]) \
+    if reply.err and string.find(reply.err, 'NOGROUP', 1, true) then \
+      return redis.error_reply('NOGROUP no such key or consumer group') end \
+    return reply";
+
 /// How to reach one Redis, checked and ready: every connection of the process comes from here.
 #[derive(Clone, Debug)]
 pub struct Connector {
@@ -165,9 +172,16 @@ impl Connection {
     ) -> Result<Vec<Result<Value, Fault>>, Fault> {
         let pipeline = self.client.pipeline();
         for (key, from) in pages {
-            let _: () = pipeline
-                .xautoclaim(key.clone(), group, consumer, 0, from.as_str(), Some(u64::from(count)), false)
-                .await?;
+            let count = u64::from(count);
+            if key.as_str().is_some() {
+                let _: () = pipeline
+                    .xautoclaim(key.clone(), group, consumer, 0, from.as_str(), Some(count), false)
+                    .await?;
+            } else {
+                let mut arguments: Vec<Value> = vec![CLAIM.into(), 1.into(), key.clone().into()];
+                arguments.extend([group, consumer, from, &count.to_string()].map(Value::from));
+                let _: () = pipeline.custom(fred::cmd!("EVAL", blocking: false), arguments).await?;
+            }
         }
         let replies =
             ended_by(&mut self.closed, async { Ok::<_, Fault>(pipeline.try_all::<Value>().await) }).await?;

@@ -1,0 +1,235 @@
+//! A private `redis-server`, and a client for the test's own questions: one blocking connection per call.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::{LONG, end, free_port, signal, wait_for};
+
+/// One server. It ends with the value.
+pub(crate) struct Redis {
+    pub(crate) port: u16,
+    dir: TempDir,
+    options: Vec<String>,
+    child: Option<Child>,
+}
+
+/// A reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    Text(Vec<u8>),
+    Number(i64),
+    Nil,
+    List(Vec<Reply>),
+    Error(String),
+}
+
+impl Reply {
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            Self::Number(number) => number.to_string(),
+            other => panic!("no text: {other:?}"),
+        }
+    }
+
+    pub(crate) fn list(self) -> Vec<Reply> {
+        match self {
+            Self::List(list) => list,
+            other => panic!("no list: {other:?}"),
+        }
+    }
+}
+
+impl Redis {
+    /// Keeps nothing on disk.
+    pub(crate) fn start() -> Self {
+        Self::with(&["--appendonly", "no"])
+    }
+
+    /// What it has answered survives `kill -9`.
+    pub(crate) fn durable() -> Self {
+        Self::with(&["--appendonly", "yes", "--appendfsync", "always"])
+    }
+
+    pub(crate) fn with(options: &[&str]) -> Self {
+        let mut redis = Self {
+            port: free_port(),
+            dir: tempfile::tempdir().expect("a directory"),
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
+            child: None,
+        };
+        redis.up();
+        redis
+    }
+
+    /// Starts it (again): same port, same directory.
+    pub(crate) fn up(&mut self) {
+        let log = File::create(self.dir.path().join("log")).expect("a log file");
+        let child = Command::new("redis-server")
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .arg("--dir")
+            .arg(self.dir.path())
+            .args(&self.options)
+            .stdin(Stdio::null())
+            .stderr(log.try_clone().expect("the log twice"))
+            .stdout(log)
+            .spawn()
+            .expect("redis-server starts: cargo xtask test installs it");
+        self.child = Some(child);
+        let log = || std::fs::read_to_string(self.dir.path().join("log"));
+        wait_for("redis-server answers", LONG, log, || {
+            let answer = Client::open(self.port).and_then(|mut client| client.ask(&[b"PING"])).ok()?;
+            (answer == Reply::Text(b"PONG".to_vec())
+                || matches!(&answer, Reply::Error(e) if e.starts_with("NOAUTH")))
+            .then_some(())
+        });
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        end(self.child.as_mut().expect("it runs"));
+        self.child = None;
+    }
+
+    /// Suspends it, or lets it go on.
+    pub(crate) fn suspend(&self, suspended: bool) {
+        signal(self.child.as_ref().expect("it runs").id(), if suspended { "STOP" } else { "CONT" });
+    }
+
+    /// Removes what it keeps on disk.
+    pub(crate) fn forget(&self) {
+        assert!(self.child.is_none(), "only while it is down");
+        let _ = std::fs::remove_dir_all(self.dir.path().join("appendonlydir"));
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::open(self.port).expect("Redis takes connections")
+    }
+
+    /// One command in a database; an error reply is a panic.
+    pub(crate) fn ask(&self, db: u16, words: &[&str]) -> Reply {
+        let mut client = self.client();
+        client.select(db);
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        match client.ask(&words).expect("Redis answers") {
+            Reply::Error(error) => panic!("{words:?}: {error}"),
+            reply => reply,
+        }
+    }
+
+    /// How many entries are pending in a stream's group, whoever read them; a missing stream or group has none.
+    pub(crate) fn pending(&self, db: u16, key: &str, group: &str) -> i64 {
+        let mut client = self.client();
+        client.select(db);
+        match client.ask(&[b"XPENDING", key.as_bytes(), group.as_bytes()]).expect("Redis answers") {
+            Reply::List(parts) => match parts.first() {
+                Some(Reply::Number(number)) => *number,
+                other => panic!("XPENDING: {other:?}"),
+            },
+            Reply::Error(_) => 0,
+            other => panic!("XPENDING: {other:?}"),
+        }
+    }
+
+    /// The dead letters of a stream: one map of fields each.
+    pub(crate) fn letters(&self, db: u16, key: &str) -> Vec<Vec<(String, String)>> {
+        let entries = self.ask(db, &["XRANGE", &format!("{key}:dead-letter"), "-", "+"]).list();
+        let fields = |entry: Reply| {
+            let fields = entry.list().swap_remove(1).list();
+            fields.chunks(2).map(|pair| (pair[0].text(), pair[1].text())).collect()
+        };
+        entries.into_iter().map(fields).collect()
+    }
+
+    /// Cuts every connection but the asking one. How many there were.
+    pub(crate) fn cut_connections(&self) -> i64 {
+        match self.ask(0, &["CLIENT", "KILL", "TYPE", "normal"]) {
+            Reply::Number(number) => number,
+            other => panic!("CLIENT KILL: {other:?}"),
+        }
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            end(child);
+        }
+    }
+}
+
+/// One connection.
+pub(crate) struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    pub(crate) fn open(port: u16) -> std::io::Result<Self> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    pub(crate) fn select(&mut self, db: u16) {
+        if db > 0 {
+            let answer = self.ask(&[b"SELECT", db.to_string().as_bytes()]).expect("Redis answers");
+            assert_eq!(answer, Reply::Text(b"OK".to_vec()));
+        }
+    }
+
+    pub(crate) fn ask(&mut self, words: &[&[u8]]) -> std::io::Result<Reply> {
+        self.send(words)?;
+        self.reply()
+    }
+
+    /// Without waiting for the reply.
+    pub(crate) fn send(&mut self, words: &[&[u8]]) -> std::io::Result<()> {
+        let mut request = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words {
+            request.extend(format!("${}\r\n", word.len()).into_bytes());
+            request.extend_from_slice(word);
+            request.extend_from_slice(b"\r\n");
+        }
+        self.stream.get_mut().write_all(&request)
+    }
+
+    pub(crate) fn reply(&mut self) -> std::io::Result<Reply> {
+        let mut line = String::new();
+        if self.stream.read_line(&mut line)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let (kind, rest) = line.trim_end().split_at(1);
+        let number = || rest.parse::<i64>().expect("a number");
+        Ok(match kind {
+            "+" => Reply::Text(rest.into()),
+            "-" => Reply::Error(rest.into()),
+            ":" => Reply::Number(number()),
+            "$" if number() < 0 => Reply::Nil,
+            "$" => {
+                let mut bytes = vec![0; usize::try_from(number()).expect("a length") + 2];
+                self.stream.read_exact(&mut bytes)?;
+                bytes.truncate(bytes.len() - 2);
+                Reply::Text(bytes)
+            }
+            "*" if number() < 0 => Reply::Nil,
+            "*" => Reply::List((0..number()).map(|_| self.reply()).collect::<Result<_, _>>()?),
+            other => panic!("no reply: {other}"),
+        })
+    }
+
+    /// XADD with the ID of the server's choice.
+    pub(crate) fn add(&mut self, key: &[u8], fields: &[(&[u8], &[u8])]) -> Result<String, String> {
+        let mut words: Vec<&[u8]> = vec![b"XADD", key, b"*"];
+        words.extend(fields.iter().flat_map(|(field, value)| [*field, *value]));
+        match self.ask(&words).map_err(|error| error.to_string())? {
+            Reply::Error(error) => Err(error),
+            id => Ok(id.text()),
+        }
+    }
+}
