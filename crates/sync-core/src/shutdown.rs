@@ -136,14 +136,9 @@ async fn listen_for_ever(
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-    use std::process::{Command, Stdio};
-
     use futures_util::FutureExt as _;
-    use tracing::level_filters::LevelFilter;
 
     use super::*;
-    use crate::telemetry::log::{LogFormat, LogSetup, install};
 
     #[tokio::test]
     async fn by_hand() {
@@ -173,73 +168,5 @@ mod tests {
         trigger.hang_up();
         assert!(hangups.next().now_or_never().is_some());
         assert!(hangups.next().now_or_never().is_none());
-    }
-
-    /// Not a test: what `real_signals` runs in a process of its own. Without a parent that writes to it, it ends.
-    #[test]
-    #[ignore = "run by real_signals"]
-    fn child() {
-        let mut line = String::new();
-        if std::io::stdin().read_line(&mut line).unwrap() == 0 {
-            return;
-        }
-        let (shutdown, mut hangups) = signals().unwrap();
-        let (level, format) = (LevelFilter::INFO, LogFormat::parse("%(levelname)s %(message)s").ok());
-        install(LogSetup { level, format, dir: None, program: "child", own_crates: &[] }).unwrap();
-        let mut out = std::io::stdout();
-        let mut say = |word: &str| {
-            writeln!(out, "child: {word}").unwrap();
-            out.flush().unwrap();
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            say("listening");
-            hangups.next().await;
-            say("hung up");
-            hangups.next().await;
-            say("hung up");
-            shutdown.requested().await;
-            say("stopping");
-        });
-        // Stuck, as far as the runtime can tell.
-        loop {
-            std::thread::park();
-        }
-    }
-
-    #[test]
-    fn real_signals() {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "shutdown::tests::child", "--ignored", "--nocapture"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let pid = child.id().to_string();
-        let kill =
-            |signal: &str| assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
-        let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(b"go\n").unwrap();
-        let mut said = BufReader::new(child.stdout.take().unwrap())
-            .lines()
-            .map(Result::unwrap)
-            .filter_map(|line| line.split_once("child: ").map(|(_, word)| word.to_owned()));
-        assert_eq!(said.next().as_deref(), Some("listening"));
-        kill("-HUP");
-        assert_eq!(said.next().as_deref(), Some("hung up"));
-        kill("-HUP");
-        assert_eq!(said.next().as_deref(), Some("hung up"));
-        kill("-TERM");
-        assert_eq!(said.next().as_deref(), Some("stopping"));
-        kill("-INT");
-        assert_eq!(child.wait().unwrap().code(), Some(1));
-        let mut log = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-        assert_eq!(
-            log,
-            "INFO SIGTERM: finishing what is in flight; a second signal stops at once\n\
-             ERROR SIGINT again: stopping at once; what is in flight will be delivered again\n"
-        );
     }
 }
