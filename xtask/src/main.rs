@@ -1,2 +1,70 @@
-//! The project's own commands.
-fn main() {}
+//! The project's own commands, run as `cargo xtask …`.
+//!
+//! Each command is one module. What several of them share: `services` (the real servers), `process` (a process
+//! found again after a restart of this program), `redis` (a small client), `mqtt` (a subscriber), `ledger`
+//! (what was written against what arrived). Nothing here is part of a bridge.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program talks through these")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the bans are for the bridges: this program is synchronous, sleeps, and reads its own environment"
+)]
+
+mod bench;
+mod bridge;
+mod check;
+mod demo;
+mod install;
+mod ledger;
+mod mqtt;
+mod paths;
+mod process;
+mod redis;
+mod services;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about = "The project's own commands", disable_help_subcommand = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Formatting, lints with warnings denied, documentation, and licences if cargo-deny is installed
+    Check,
+    /// Start the servers that the tests need and run every test of the workspace
+    Test(test::Args),
+    /// The real servers on loopback ports of their own, with their data under target/services
+    Services(services::Args),
+    /// Simulated devices, a bridge, and what arrives: to watch, with a tally at the end
+    Demo(demo::Args),
+    /// How fast a bridge moves entries, on real servers
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<()> {
+    match command {
+        Command::Check => check::run(),
+        Command::Test(args) => test::run(args),
+        Command::Services(args) => services::run(args),
+        Command::Demo(args) => demo::run(args),
+        Command::Bench(args) => bench::run(args),
+    }
+}

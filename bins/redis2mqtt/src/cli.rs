@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use sync_core::commands::check::CheckArguments;
+use sync_core::commands::dead_letters::DeadLettersCommand;
 use sync_core::settings::Inputs;
 
 use crate::settings;
@@ -26,6 +28,11 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run until SIGTERM or SIGINT.
     Run,
+    /// Print the settings in force and where each comes from; --connect: and what the bridge would do.
+    Check(CheckArguments),
+    /// See, deliver again and remove what was refused.
+    #[command(subcommand)]
+    DeadLetters(DeadLettersCommand),
     /// Print a completion script.
     Completions {
         /// For this shell.

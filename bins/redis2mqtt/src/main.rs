@@ -1,6 +1,7 @@
 //! Redis streams to MQTT topics: one sink, wired to the loop that all bridges share.
 
 mod cli;
+mod commands;
 mod message;
 mod messages;
 mod mqtt;
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use sync_core::commands::{CommandError, Ended};
 use sync_core::payload::Encoder;
 use sync_core::rate_limit::RateLimiter;
 use sync_core::run::{Bridge, Live, run};
@@ -18,9 +20,10 @@ use sync_core::settings::{Inputs, Loaded, Mistakes};
 use sync_core::shutdown::{self, Hangups, Shutdown};
 use sync_core::telemetry::admin::Admin;
 use sync_core::telemetry::health::Health;
-use sync_core::telemetry::log::{self, LogHandle, LogSetup};
+use sync_core::telemetry::log::{self, LogFormat, LogHandle, LogSetup};
 use sync_core::telemetry::metrics::Metrics;
 use sync_core::tls;
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use self::cli::{Cli, Command};
@@ -33,15 +36,23 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const BAD_CONFIGURATION: u8 = 78;
 
 fn main() -> ExitCode {
-    // Before anything else: a stop that comes early must not be lost.
-    let signals = shutdown::signals();
-    tls::install_provider();
     let cli = Cli::parse();
     let inputs = cli.inputs();
-    if let Some(Command::Completions { shell }) = cli.command {
-        cli::print_completions(shell);
-        return ExitCode::SUCCESS;
+    match cli.command.unwrap_or(Command::Run) {
+        Command::Run => run_bridge(inputs),
+        Command::Check(arguments) => operate(&inputs, |loaded| commands::check(loaded, &arguments)),
+        Command::DeadLetters(command) => operate(&inputs, |loaded| commands::dead_letters(loaded, command)),
+        Command::Completions { shell } => {
+            cli::print_completions(shell);
+            ExitCode::SUCCESS
+        }
     }
+}
+
+fn run_bridge(inputs: Inputs) -> ExitCode {
+    // Before anything that takes time: a stop that comes early must not be lost.
+    let signals = shutdown::signals();
+    tls::install_provider();
     let loaded = match Settings::load(&inputs) {
         Ok(loaded) => loaded,
         Err(mistakes) => return bad_configuration(&mistakes),
@@ -51,9 +62,7 @@ fn main() -> ExitCode {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        // One thread: the work is moving bytes, and a second core is better left to Redis and the broker.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
-        runtime.block_on(bridge(loaded, inputs, log, stop, hangups))
+        runtime()?.block_on(bridge(loaded, inputs, log, stop, hangups))
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -62,6 +71,50 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A command of an operator: a signal ends it as it ends any program. Its answer is its output, so only what went
+/// wrong is logged, and to no file.
+fn operate(
+    inputs: &Inputs,
+    command: impl AsyncFnOnce(Loaded<Settings>) -> Result<Ended, CommandError>,
+) -> ExitCode {
+    tls::install_provider();
+    let loaded = match Settings::load(inputs) {
+        Ok(loaded) => loaded,
+        Err(mistakes) => return bad_configuration(&mistakes),
+    };
+    let setup = LogSetup {
+        level: commands::log_level(&loaded.settings.general.log),
+        format: Some(LogFormat::Human { colour: false }),
+        dir: None,
+        ..LogSetup::new(&loaded.settings.general.log, NAME)
+    };
+    let result = log::install(setup)
+        .map_err(anyhow::Error::from)
+        .and_then(|_| runtime())
+        .map(|runtime| runtime.block_on(command(loaded)));
+    match result {
+        Ok(Ok(ended)) => ended.into(),
+        Ok(Err(error)) => failed(&error),
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a command answers to a person")]
+fn failed(error: &CommandError) -> ExitCode {
+    if !error.is_silent() {
+        eprintln!("{NAME}: {error}");
+    }
+    error.exit_code()
+}
+
+/// One thread: the work is moving bytes, and a second core is better left to Redis and the broker.
+fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")
 }
 
 #[expect(clippy::print_stderr, reason = "there is no log without settings")]

@@ -16,7 +16,7 @@ pub(crate) enum TopicError {
     #[error("the topic would be {0} bytes long, and MQTT allows 65535")]
     TooLong(usize),
     /// Every topic would be refused.
-    #[error("a topic to publish on holds no {0:?}")]
+    #[error("must not hold {0:?}")]
     Forbidden(char),
 }
 

@@ -10,6 +10,8 @@ use sync_core::settings::{
     Secret, Setting, Show, StreamSettings, TextSettings, TlsSettings, TlsTable, load,
 };
 
+use crate::message::check_base;
+
 /// Everything that redis2mqtt is set to.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -381,10 +383,11 @@ fn base_topic(reader: &mut Reader) -> String {
         let reserved = ["$SYS", "$share"].iter().any(|reserved| trimmed.split('/').next() == Some(reserved));
         match trimmed {
             "" => Err("must hold more than slashes".to_owned()),
-            topic if topic.contains(['+', '#', '\0']) => Err("must not hold +, # or NUL".to_owned()),
             _ if reserved => Err("must not be under $SYS or $share, which belong to the broker".to_owned()),
-            topic if topic.len() > 32_768 => Err("must be at most 32768 bytes".to_owned()),
-            topic => Ok((topic.to_owned(), topic.len() < given.text.len())),
+            topic => match check_base(topic) {
+                Ok(()) => Ok((topic.to_owned(), topic.len() < given.text.len())),
+                Err(error) => Err(error.to_string()),
+            },
         }
     });
     let (topic, was_trimmed) = topic;

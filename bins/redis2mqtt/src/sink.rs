@@ -1,5 +1,6 @@
 //! The sink: groups go to the session of the moment; sessions come and go with their connections.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt as _;
@@ -29,9 +30,16 @@ pub(crate) struct MqttSink {
     wanted: WantedVersion,
     messages: Messages,
     suspicion: Suspicion,
-    session: Mutex<Option<mpsc::Sender<Batch>>>,
+    session: Mutex<Option<Queue>>,
     /// Set once a broker has said that it does not speak version 5.
     only_four: Mutex<bool>,
+}
+
+/// The way into a session.
+struct Queue {
+    batches: mpsc::Sender<Batch>,
+    /// Groups that went this way.
+    handed_over: Arc<AtomicU64>,
 }
 
 impl MqttSink {
@@ -119,12 +127,15 @@ impl Sink for MqttSink {
         let (wire, granted) = self.connect_any().await?;
         tracing::debug!(version = ?wire.version(), ?granted, "MQTT connection");
         let (sender, batches) = mpsc::channel(GROUPS);
-        let session = Session::new(wire, granted, self.rules, self.messages.clone(), self.suspicion.clone());
+        let handed_over = Arc::new(AtomicU64::new(0));
+        let queue = Queue { batches: sender, handed_over: handed_over.clone() };
+        let (messages, suspicion) = (self.messages.clone(), self.suspicion.clone());
+        let session = Session::new(wire, granted, self.rules, messages, suspicion, handed_over);
         let (tell, lost) = oneshot::channel();
         tokio::spawn(async move {
             let _ = tell.send(session.run(batches).await);
         });
-        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(queue);
         let gone = || Lost { reason: "the session ended".into(), by_conflict: false };
         Ok(lost.map(move |lost| lost.unwrap_or_else(|_| gone())).boxed())
     }
@@ -134,9 +145,15 @@ impl Sink for MqttSink {
         let unknown = move || vec![Fate::Unknown; records];
         let (batch, fates) = Batch::new(group);
         let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        match session.as_ref().map(|session| session.try_send(batch)) {
-            Some(Ok(())) => fates.map(move |fates| fates.unwrap_or_else(|_| unknown())).boxed(),
-            _ => std::future::ready(unknown()).boxed(),
+        let taken = session.as_ref().is_some_and(|queue| {
+            let taken = queue.batches.try_send(batch).is_ok();
+            queue.handed_over.fetch_add(u64::from(taken), Ordering::SeqCst);
+            taken
+        });
+        if taken {
+            fates.map(move |fates| fates.unwrap_or_else(|_| unknown())).boxed()
+        } else {
+            std::future::ready(unknown()).boxed()
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use crate::record::{Entry, StreamName};
+use crate::redis::statistics::Progress;
 use crate::telemetry::metrics::StreamMetrics;
 
 /// One stream of the source, as long as this process reads it.
@@ -18,6 +19,8 @@ pub struct Stream {
     pub spelled: String,
     /// Its counters.
     pub metrics: Arc<StreamMetrics>,
+    /// What the group was handed of it.
+    pub progress: Progress,
 }
 
 /// One entry on its way: pending in the consumer group from the moment it is read until it is acknowledged.
@@ -80,7 +83,7 @@ pub trait Sink: Send + Sync + 'static {
     /// Hands a group over. Without a connection every fate is [`Fate::Unknown`].
     fn deliver(&self, group: Group) -> Delivery;
 
-    /// Called once, after the last group has settled: a last word to the destination.
+    /// Called once, after the last group has settled: a last word to the destination. It ends the connection.
     fn disconnect(&self) -> impl Future<Output = ()> + Send;
 }
 

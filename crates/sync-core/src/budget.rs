@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
 /// Bytes that may be read and unsettled at once in this process.
-pub const READ_BUDGET: usize = 32 << 20;
+pub(crate) const READ_BUDGET: usize = 32 << 20;
 
 /// Shared by all lanes; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Budget(Arc<Inner>);
+pub(crate) struct Budget(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -22,13 +22,13 @@ struct Inner {
 
 impl Budget {
     /// A budget of so many bytes, all free.
-    pub fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self(Arc::new(Inner { limit, used: AtomicUsize::new(0), freed: Notify::new() }))
     }
 
     /// Sets up to `wanted` bytes aside for a read. Empty when less than a quarter of `wanted` is left, unless
     /// nothing at all is in use: so one huge entry can pass alone.
-    pub fn set_aside(&self, wanted: usize) -> Option<Share> {
+    pub(crate) fn set_aside(&self, wanted: usize) -> Option<Share> {
         let mut used = self.0.used.load(Ordering::Relaxed);
         loop {
             let bytes = self.0.limit.saturating_sub(used).min(wanted);
@@ -43,36 +43,36 @@ impl Budget {
     }
 
     /// A share of no bytes, to be resized.
-    pub fn nothing(&self) -> Share {
+    pub(crate) fn nothing(&self) -> Share {
         Share { budget: self.clone(), bytes: 0 }
     }
 
     /// Returns once something was given back after the call of this function.
-    pub async fn freed(&self) {
+    pub(crate) async fn freed(&self) {
         self.0.freed.notified().await;
     }
 
     /// (bytes in use, bytes in all).
-    pub fn usage(&self) -> (usize, usize) {
+    pub(crate) fn usage(&self) -> (usize, usize) {
         (self.0.used.load(Ordering::Relaxed), self.0.limit)
     }
 }
 
 /// Bytes in use; dropping gives them back.
 #[derive(Debug)]
-pub struct Share {
+pub(crate) struct Share {
     budget: Budget,
     bytes: usize,
 }
 
 impl Share {
     /// How much it is.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// What was read turned out to be so large, whatever was set aside: the budget may be exceeded by it.
-    pub fn resize(&mut self, bytes: usize) {
+    pub(crate) fn resize(&mut self, bytes: usize) {
         let used = &self.budget.0.used;
         if bytes >= self.bytes {
             used.fetch_add(bytes - self.bytes, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! What the bridges share.
 pub mod bridge;
 mod budget;
+pub mod commands;
 mod lane;
 pub mod pattern;
 pub mod payload;

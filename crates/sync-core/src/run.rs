@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use fred::interfaces::ServerInterface;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::bridge::{Lost, Sink, Unreachable};
 use crate::budget::{Budget, READ_BUDGET};
@@ -21,6 +21,7 @@ use crate::rate_limit::RateLimiter;
 use crate::record::StreamName;
 use crate::redis::connection::{Connection, Connector, ConnectorError};
 use crate::redis::dead_letters::DeadLetters;
+use crate::redis::statistics::Statistics;
 use crate::redis::{Fault, discovery, groups};
 use crate::retry::Backoff;
 use crate::settings::{Discovery, RedisSettings, RetrySettings, StartId, StreamSettings};
@@ -31,6 +32,10 @@ use crate::telemetry::metrics::Metrics;
 /// A lane that has so many streams gets no more while another may be opened: a blocked read of so many costs the
 /// server some 0.7 ms each time it wakes.
 const STREAMS_PER_LANE: usize = 1000;
+/// Streams, gone ones among them, whose lanes are remembered.
+const REMEMBERED: usize = 200_000;
+/// How long new streams are looked at before they are read, at most.
+const LOOK_AHEAD: Duration = Duration::from_secs(5);
 
 /// Everything a bridge is made of.
 pub struct Bridge<S> {
@@ -129,6 +134,10 @@ pub async fn run<S: Sink>(bridge: Bridge<S>) -> Result<(), StartError> {
     };
     let keeping = tokio::spawn(keeper.keep_connected(lost, sink_is_up));
 
+    let statistics = Statistics::new(&bridge.streams, bridge.limiter.clone());
+    let counting = tokio::spawn(statistics.clone().run(stop.clone()));
+    let budget = Budget::new(READ_BUDGET);
+    bridge.metrics.watch_budget(budget.clone());
     let shared = Shared {
         sink: sink.clone(),
         sink_up,
@@ -142,13 +151,14 @@ pub async fn run<S: Sink>(bridge: Bridge<S>) -> Result<(), StartError> {
         },
         redis_retry: bridge.redis.retry,
         sink_retry: bridge.sink_retry,
-        budget: Budget::new(READ_BUDGET),
+        budget,
         limiter: bridge.limiter,
         health: bridge.health,
         metrics: bridge.metrics,
+        statistics,
         stop: stop.clone(),
         lanes: bridge.redis.pool_size,
-        latest: HashSet::new(),
+        latest: Mutex::default(),
         settings: bridge.streams,
     };
     let lanes = deal_out(shared, searcher, bridge.live).await;
@@ -161,6 +171,8 @@ pub async fn run<S: Sink>(bridge: Bridge<S>) -> Result<(), StartError> {
             break;
         }
     }
+    // It only reads, and was told to stop with the lanes.
+    let _ = timeout_at(deadline, counting).await;
     sink.disconnect().await;
     // Ends by itself once the sink's connection is closed.
     let _ = timeout_at(deadline, keeping).await;
@@ -237,27 +249,34 @@ impl<S: Sink> Keeper<S> {
             } else {
                 backoff.next_delay()
             };
-            let reconnect = async {
-                sleep(delay).await;
-                loop {
-                    match self.sink.connect().await {
-                        Ok(lost) => break lost,
-                        Err(unreachable) => {
-                            let severity =
-                                if unreachable.needs_human { Severity::Error } else { Severity::Warn };
-                            self.health.down(&destination, &unreachable.reason, severity);
-                            sleep(backoff.next_delay()).await;
-                        }
-                    }
-                }
-            };
             // Nothing is handed over once a stop is requested: a new connection would only be waited for.
             lost = tokio::select! {
-                lost = reconnect => lost,
+                lost = self.connect_again(&destination, delay, &mut backoff) => lost,
                 () = self.stop.requested() => return,
             };
             self.health.up(&destination);
             let _ = up.send(true);
+        }
+    }
+}
+
+impl<S: Sink> Keeper<S> {
+    async fn connect_again(
+        &self,
+        destination: &str,
+        mut delay: Duration,
+        backoff: &mut Backoff,
+    ) -> BoxFuture<'static, Lost> {
+        loop {
+            sleep(delay).await;
+            match self.sink.connect().await {
+                Ok(lost) => return lost,
+                Err(unreachable) => {
+                    let severity = if unreachable.needs_human { Severity::Error } else { Severity::Warn };
+                    self.health.down(destination, &unreachable.reason, severity);
+                    delay = backoff.next_delay();
+                }
+            }
         }
     }
 }
@@ -277,24 +296,39 @@ async fn deal_out<S: Sink>(
     mut live: watch::Receiver<Live>,
 ) -> Vec<LaneHandle> {
     let stop = shared.stop.clone();
-    let mut search =
-        Search { connection: Some(searcher), databases: None, reported: HashSet::new(), searching: None };
+    let mut search = Search {
+        connection: Some(searcher),
+        databases: None,
+        reported: HashSet::new(),
+        searching: None,
+        reported_down: false,
+    };
     let mut lanes: Vec<LaneHandle> = Vec::new();
+    let mut homes = HashMap::new();
     let mut commands: HashMap<u16, Client> = HashMap::new();
     if !shared.settings.enabled {
         tracing::warn!("REDIS_STREAMS_ENABLED is false: nothing is read");
         stop.requested().await;
         return lanes;
     }
-    let first = search.pass(&shared, &live.borrow().clone()).await;
+    let settings = live.borrow_and_update().clone();
+    let first = search.pass(&shared, &settings).await;
     if shared.settings.start_id == StartId::Latest {
-        shared.latest = search.present_at_first_start(&shared, &first).await;
+        shared.latest = Mutex::new(search.present_at_first_start(&shared, &first).await);
     }
     let shared = Arc::new(shared);
     let mut found = first;
     loop {
         for (db, streams) in found {
-            deal_database(&shared, &mut lanes, &mut commands, db, streams).await;
+            if let Err(fault) =
+                deal_database(&shared, &mut lanes, &mut homes, &mut commands, db, streams).await
+            {
+                // The next pass finds these streams again.
+                search.failed(&shared, &fault);
+            }
+        }
+        if homes.len() > REMEMBERED {
+            homes.retain(|name: &StreamName, at: &mut usize| lanes[*at].streams.contains(&name.key));
         }
         let interval = live.borrow().interval;
         tokio::select! {
@@ -314,10 +348,11 @@ async fn deal_out<S: Sink>(
 async fn deal_database<S: Sink>(
     shared: &Arc<Shared<S>>,
     lanes: &mut Vec<LaneHandle>,
+    homes: &mut HashMap<StreamName, usize>,
     commands: &mut HashMap<u16, Client>,
     db: u16,
     mut streams: BTreeSet<Bytes>,
-) {
+) -> Result<(), Fault> {
     let mut changed = BTreeSet::new();
     for (at, lane) in lanes.iter_mut().enumerate().filter(|(_, lane)| lane.db == db) {
         let before = lane.streams.len();
@@ -327,31 +362,54 @@ async fn deal_database<S: Sink>(
         }
     }
     // What is left has no lane yet.
+    let mut result = Ok(());
+    let new: Vec<_> = streams.iter().map(|key| StreamName::new(db, key.clone())).collect();
     for key in streams {
         let roomiest =
             (0..lanes.len()).filter(|at| lanes[*at].db == db).min_by_key(|at| lanes[*at].streams.len());
-        let at = match roomiest {
-            Some(at) if lanes[at].streams.len() < STREAMS_PER_LANE || lanes.len() >= shared.lanes => at,
+        // One that left and returns goes back to its lane: some of it may still be on its way there.
+        let home = homes.get(&StreamName::new(db, key.clone())).copied();
+        let at = match home.or(roomiest) {
+            Some(at)
+                if home.is_some()
+                    || lanes[at].streams.len() < STREAMS_PER_LANE
+                    || lanes.len() >= shared.lanes =>
+            {
+                at
+            }
             _ => match open_lane(shared, lanes, commands, db).await {
                 Ok(lane) => {
                     lanes.push(lane);
                     lanes.len() - 1
                 }
                 Err(fault) => {
-                    shared.health.down("source Redis", &fault.to_string(), Severity::Warn);
-                    // The next pass finds these streams again.
+                    result = Err(fault);
                     break;
                 }
             },
         };
+        homes.insert(StreamName::new(db, key.clone()), at);
         lanes[at].streams.insert(key);
         changed.insert(at);
+    }
+    if let Some(client) = commands.get(&db) {
+        // Not worth holding anything up: without it a loss of before may go unseen.
+        let looking = timeout(LOOK_AHEAD, shared.statistics.look_ahead(client, &new));
+        tokio::select! {
+            result = looking => {
+                if !matches!(result, Ok(Ok(()))) {
+                    tracing::debug!(database = db, "what was lost before the start is not known");
+                }
+            }
+            () = shared.stop.requested() => {}
+        }
     }
     for at in changed {
         let lane = &lanes[at];
         tracing::info!(database = db, streams = lane.streams.len(), "streams read by lane {at}");
         let _ = lane.wanted.send(Arc::new(lane.streams.clone()));
     }
+    result
 }
 
 async fn open_lane<S: Sink>(
@@ -387,6 +445,8 @@ struct Search {
     /// Named streams, and databases, of which something was said already.
     reported: HashSet<String>,
     searching: Option<Vec<u16>>,
+    /// The source was reported down from here.
+    reported_down: bool,
 }
 
 impl Search {
@@ -407,6 +467,7 @@ impl Search {
             self.searching = Some(range.clone());
         }
         let mut found = BTreeMap::new();
+        let mut answered = true;
         for db in range.iter().copied().chain(named.keys().copied()).collect::<BTreeSet<u16>>() {
             let discovery = live.discovery.as_ref().filter(|_| range.contains(&db));
             match self.database(shared, db, discovery, named.get(&db).map_or(&[], Vec::as_slice)).await {
@@ -414,7 +475,8 @@ impl Search {
                     found.insert(db, streams);
                 }
                 Err(fault @ (Fault::Lost(_) | Fault::Busy(_))) => {
-                    shared.health.down("source Redis", &fault.to_string(), Severity::Warn);
+                    answered = false;
+                    self.failed(shared, &fault);
                 }
                 Err(fault) => {
                     if self.reported.insert(format!("database {db}")) {
@@ -423,16 +485,20 @@ impl Search {
                 }
             }
         }
+        if answered && std::mem::take(&mut self.reported_down) {
+            shared.health.up("source Redis");
+        }
         // Databases that left the range are given up.
-        if let Some(discovery) = &live.discovery {
-            for db in 0..=u8::MAX {
-                let db = u16::from(db);
-                if !discovery.dbs.contains(&db) && !named.contains_key(&db) {
-                    found.insert(db, BTreeSet::new());
-                }
-            }
+        let searched = |db| live.discovery.as_ref().is_some_and(|discovery| discovery.dbs.contains(&db));
+        for db in (0..=u8::MAX).map(u16::from).filter(|db| !searched(*db) && !named.contains_key(db)) {
+            found.insert(db, BTreeSet::new());
         }
         found
+    }
+
+    fn failed<S>(&mut self, shared: &Shared<S>, fault: &Fault) {
+        self.reported_down = true;
+        shared.health.down("source Redis", &fault.to_string(), Severity::Warn);
     }
 
     /// Does something in one database, on the connection or, where it broke, on a new one.
@@ -466,18 +532,33 @@ impl Search {
         search: Option<&Discovery>,
         named: &[Bytes],
     ) -> Result<BTreeSet<Bytes>, Fault> {
-        let look = async |client: Client| {
-            let streams = match search {
-                Some(search) => {
-                    discovery::scan(&client, search, &shared.settings.dead_letter_suffix, &shared.limiter)
-                        .await?
+        let mut streams = BTreeSet::new();
+        if let Some(search) = search {
+            let suffix = &shared.settings.dead_letter_suffix;
+            let scan = async |client: Client| discovery::scan(&client, search, suffix, &shared.limiter).await;
+            match self.in_database(shared, db, scan).await {
+                Ok(found) => streams = found,
+                // Named streams are read all the same.
+                Err(fault) if fault.needs_human() && !named.is_empty() => {
+                    if self.reported.insert(format!("search {db}")) {
+                        tracing::error!(
+                            database = db,
+                            "cannot look for streams, only named ones are read: {fault}"
+                        );
+                    }
                 }
-                None => BTreeSet::new(),
-            };
-            Ok((streams, discovery::types(&client, named, &shared.limiter).await?))
+                Err(fault) => return Err(fault),
+            }
+        }
+        let ask = async |client: Client| discovery::types(&client, named, &shared.limiter).await;
+        let types = match self.in_database(shared, db, ask).await {
+            Ok(types) => types,
+            // Reading them shows what they are.
+            Err(fault) if fault.needs_human() => vec!["stream".to_owned(); named.len()],
+            Err(fault) => return Err(fault),
         };
-        let (mut streams, types) = self.in_database(shared, db, look).await?;
-        for (key, kind) in named.iter().zip(types) {
+        let excluded = |key: &[u8]| search.is_some_and(|search| search.excludes(key));
+        for (key, kind) in named.iter().zip(types).filter(|(key, _)| !excluded(key)) {
             let spelled = StreamName::new(db, key.clone()).spell(shared.default_db);
             match kind.as_str() {
                 "stream" => {

@@ -125,6 +125,7 @@ async fn listen_for_ever(
         };
         if asked {
             error!("{name} again: stopping at once; what is in flight will be delivered again");
+            #[expect(clippy::disallowed_methods, reason = "a second signal asks for just that")]
             std::process::exit(1);
         }
         asked = true;

@@ -2,6 +2,7 @@
 //! was not confirmed is given back as unknown; nothing is kept for the next one but the suspicion against a record.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -76,9 +77,13 @@ impl Suspicion {
     /// One more connection was lost with this record first; how many it makes.
     fn lost(&self, record: &Record) -> u32 {
         let losses = self.losses(record) + 1;
+        self.set(record, losses);
+        losses
+    }
+
+    fn set(&self, record: &Record, losses: u32) {
         let suspect = Suspect { stream: record.stream.spelled.clone(), id: record.entry.id, losses };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(suspect);
-        losses
     }
 
     fn cleared(&self, record: &Record) {
@@ -118,14 +123,31 @@ pub(crate) struct Session {
     published: u64,
     /// A suspect is under way: nothing else is.
     alone: bool,
-    /// Streams of which a record came back: what was handed over before that batch number is not published.
-    barred: HashMap<String, u64>,
+    /// Streams of which a record came back.
+    barred: HashMap<String, Bar>,
+    /// Batches handed over so far, whether they have arrived here or not.
+    handed_over: Arc<AtomicU64>,
     /// QoS 0: written and not flushed.
     unflushed: Vec<Sent>,
     /// Something may have arrived, or was asked for, last at.
     heard: Instant,
     spoke: Instant,
     pinged: bool,
+}
+
+/// Keeps later records of a stream back once one of it came back, until the lane knows that it did.
+#[derive(Clone, Copy, Debug)]
+struct Bar {
+    /// The last batch with such a record.
+    batch: u64,
+    /// Set once the lane was told: what was handed over before this batch was handed over unknowing.
+    until: Option<u64>,
+}
+
+impl Bar {
+    fn holds_back(self, batch: u64) -> bool {
+        self.until.is_none_or(|until| batch < until)
+    }
 }
 
 /// Why a session ended.
@@ -149,6 +171,7 @@ impl Session {
         rules: Rules,
         messages: Messages,
         suspicion: Suspicion,
+        handed_over: Arc<AtomicU64>,
     ) -> Self {
         let mut window = rules.max_inflight.min(granted.receive_max);
         if rules.qos == QoS::ExactlyOnce && wire.version() == Version::Four {
@@ -172,6 +195,7 @@ impl Session {
             published: 0,
             alone: false,
             barred: HashMap::new(),
+            handed_over,
             unflushed: Vec::new(),
             heard: now,
             spoke: now,
@@ -224,6 +248,10 @@ impl Session {
         let mut ticks = tokio::time::interval(tick);
         let mut open = true;
         loop {
+            // Not left to the branch below alone: while confirmations stream in, it never gets its turn.
+            while let Ok(batch) = batches.try_recv() {
+                self.batches.push_back(batch);
+            }
             self.publish_waiting().await?;
             if !open && self.batches.is_empty() {
                 return Ok(());
@@ -255,7 +283,7 @@ impl Session {
         while let Some((number, index)) = self.next_record() {
             let batch = &self.batches[usize::try_from(number - self.first).expect("a queue's length")];
             let record = &batch.group[index];
-            if self.barred.get(&record.stream.spelled).is_some_and(|until| number < *until) {
+            if self.barred.get(&record.stream.spelled).is_some_and(|bar| bar.holds_back(number)) {
                 self.advance();
                 self.settle(number, index, Fate::Unknown);
                 continue;
@@ -358,19 +386,7 @@ impl Session {
                 self.bar_if_undelivered(sent, &fate);
                 self.settle(sent.batch, sent.record, fate);
             }
-            Answer::Unlisted { code } => {
-                let reason = format!("the broker answered with reason code 0x{code:02X}");
-                let alone = if self.alone { self.sent.iter().position(Option::is_some) } else { None };
-                let Some(pkid) = alone.and_then(|at| u16::try_from(at).ok()) else {
-                    return Err(Broken(reason).into());
-                };
-                let sent = self.answered(pkid)?;
-                if let Some(record) = self.record(sent) {
-                    self.suspicion.cleared(record);
-                }
-                self.settle(sent.batch, sent.record, Fate::Refused(reason.clone()));
-                return Err(Ended { lost: Lost { reason, by_conflict: false }, may_blame_record: false });
-            }
+            Answer::Unlisted { code } => self.take_unlisted(code)?,
             Answer::Closing { code, reason } => {
                 let by_conflict = code == 0x8E;
                 let hint = if by_conflict { ": another client uses this MQTT_CLIENT_ID" } else { "" };
@@ -383,6 +399,32 @@ impl Session {
             Answer::Other => {}
         }
         Ok(())
+    }
+
+    /// A negative confirmation that does not say for which publish. Sent alone it can only be for that one; else the
+    /// first unconfirmed is suspected, and sent alone on the next connection.
+    fn take_unlisted(&mut self, code: u8) -> Result<(), Ended> {
+        let reason = format!("the broker answered with reason code 0x{code:02X}");
+        let first = (1..=self.window).filter(|pkid| self.sent[usize::from(*pkid)].is_some());
+        let first = first.min_by_key(|pkid| self.sent[usize::from(*pkid)].map(|sent| sent.order));
+        match first {
+            Some(pkid) if self.alone => {
+                let sent = self.answered(pkid)?;
+                if let Some(record) = self.record(sent) {
+                    self.suspicion.cleared(record);
+                }
+                self.settle(sent.batch, sent.record, Fate::Refused(reason));
+                Ok(())
+            }
+            _ => {
+                if let Some(record) =
+                    first.and_then(|pkid| self.sent[usize::from(pkid)]).and_then(|s| self.record(s))
+                {
+                    self.suspicion.set(record, LOSSES - 2);
+                }
+                Err(Broken(reason).into())
+            }
+        }
     }
 
     /// Frees the identifier.
@@ -405,10 +447,10 @@ impl Session {
         if !matches!(fate, Fate::Held(_) | Fate::Busy(_) | Fate::Unknown) {
             return;
         }
-        let until = self.first + self.batches.len() as u64;
-        let stream = self.record(sent).map(|record| record.stream.spelled.clone());
-        self.barred.retain(|_, until| *until > self.first);
-        self.barred.extend(stream.map(|stream| (stream, until)));
+        let Some(record) = self.record(sent) else { return };
+        let (stream, first) = (record.stream.spelled.clone(), self.first);
+        self.barred.retain(|_, bar| bar.holds_back(first));
+        self.barred.insert(stream, Bar { batch: sent.batch, until: None });
     }
 
     fn settle(&mut self, number: u64, index: usize, fate: Fate) {
@@ -418,8 +460,14 @@ impl Session {
         batch.open -= 1;
         while self.batches.front().is_some_and(|batch| batch.open == 0) {
             if let Some(batch) = self.batches.pop_front() {
+                let number = self.first;
                 self.first += 1;
                 let _ = batch.done.send(batch.fates);
+                // Read after the lane was told: a batch too many is given again, one too few would be out of order.
+                let until = self.handed_over.load(Ordering::SeqCst);
+                for bar in self.barred.values_mut().filter(|bar| bar.until.is_none() && bar.batch <= number) {
+                    bar.until = Some(until);
+                }
             }
         }
     }

@@ -1,7 +1,6 @@
 //! One MQTT connection, version 3.1.1 or 5, packet by packet. It does not know what a record is. rumqttc codes the
 //! packets; its event loop is not used, since what it replays and drops when a connection ends cannot be seen.
 
-use std::future::Future;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};

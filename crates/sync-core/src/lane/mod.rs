@@ -10,12 +10,13 @@
 //! A record's way: [`Lane::step_done`] admits it → [`Lane::hand_over`] gives it to the sink → [`Lane::settle`]
 //! takes its fate → [`Lane::acknowledge`].
 
+mod recovery;
 mod source_step;
 mod streams;
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use fred::clients::Client;
@@ -30,6 +31,7 @@ use crate::rate_limit::RateLimiter;
 use crate::record::{EntryId, StreamName};
 use crate::redis::connection::Connector;
 use crate::redis::dead_letters::{DeadLetters, Letter};
+use crate::redis::statistics::{Progress, Statistics};
 use crate::redis::{Fault, groups};
 use crate::retry::Backoff;
 use crate::settings::{RetrySettings, StartId, StreamSettings};
@@ -60,17 +62,24 @@ pub(crate) struct Shared<S> {
     pub(crate) limiter: RateLimiter,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
+    pub(crate) statistics: Statistics,
     pub(crate) stop: Shutdown,
     /// At most so many lanes read at once: each may set aside its part of the read budget.
     pub(crate) lanes: usize,
-    /// STREAM_START_ID is `$`, and these streams were there at the first start.
-    pub(crate) latest: HashSet<StreamName>,
+    /// STREAM_START_ID is `$`, and these streams were there at the first start and have no group yet.
+    pub(crate) latest: Mutex<HashSet<StreamName>>,
 }
 
 impl<S> Shared<S> {
     /// Where a stream's new group begins.
     fn start_of(&self, stream: &StreamName) -> StartId {
-        if self.latest.contains(stream) { StartId::Latest } else { self.start_again() }
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner).contains(stream);
+        if latest { StartId::Latest } else { self.start_again() }
+    }
+
+    /// The stream has its group, or is gone: if it returns, it is read from its beginning.
+    fn began(&self, stream: &StreamName) {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).remove(stream);
     }
 
     /// Where a group begins that was lost with its stream: `$` would skip what came since.
@@ -210,7 +219,10 @@ impl<S: Sink> Lane<S> {
                     settled.push((record.slot, id));
                 }
                 Fate::Refused(reason) if hold_all => self.hold(record, &reason, true, &mut settled).await,
-                Fate::Unfit(reason) | Fate::Refused(reason) => self.bury(record, &reason, &mut settled).await,
+                Fate::Unfit(reason) | Fate::Refused(reason) => {
+                    let attempts = self.streams[record.slot].count_attempt(id);
+                    self.bury(record, &reason, attempts, &mut settled).await;
+                }
                 Fate::Held(reason) => self.hold(record, &reason, true, &mut settled).await,
                 Fate::Busy(reason) => self.hold(record, &reason, false, &mut settled).await,
                 Fate::Unknown => self.give_back(record, Instant::now()),
@@ -248,7 +260,7 @@ impl<S: Sink> Lane<S> {
         let max = self.shared.settings.max_deliveries;
         let attempts = self.streams[record.slot].count_attempt(record.entry.id);
         if max > 0 && attempts >= max {
-            return self.bury(record, reason, settled).await;
+            return self.bury(record, reason, attempts, settled).await;
         }
         let reason = format!("held, and tried again until it is taken: {reason}");
         self.hold_back(record, &reason, needs_human, self.shared.sink_retry);
@@ -275,8 +287,13 @@ impl<S: Sink> Lane<S> {
     }
 
     /// Puts the record into the dead-letter stream. Where that cannot be done, its stream is held.
-    async fn bury(&mut self, record: &Record, reason: &str, settled: &mut Vec<(usize, EntryId)>) {
-        let attempts = self.streams[record.slot].count_attempt(record.entry.id);
+    async fn bury(
+        &mut self,
+        record: &Record,
+        reason: &str,
+        attempts: u32,
+        settled: &mut Vec<(usize, EntryId)>,
+    ) {
         let letter = Letter {
             stream: &record.stream.name.key,
             spelled: &record.stream.spelled,
@@ -334,6 +351,10 @@ impl<S: Sink> Lane<S> {
                 }
                 Err(fault) => {
                     self.source_down(&fault);
+                    if fault.needs_human() && self.shared.stop.is_requested() {
+                        tracing::error!("delivered and not acknowledged, so delivered again: {fault}");
+                        return;
+                    }
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
             }
@@ -364,9 +385,18 @@ impl<S: Sink> Lane<S> {
         self.streams.restart_all();
     }
 
+    /// Reads nothing more of the stream until then, and then what is pending first.
+    fn restart(&mut self, slot: usize, not_before: Instant) {
+        self.streams.restart(slot, not_before);
+        if self.streams[slot].waiting > 0 {
+            self.purge(|_, record| record.slot == slot);
+        }
+    }
+
     /// Lets go of streams that left and have settled.
     fn forget_gone(&mut self) {
         for stream in self.streams.sweep() {
+            self.shared.statistics.remove(&stream);
             self.shared.metrics.forget(&stream.spelled);
             self.shared.health.forget(&format!("stream {}", stream.spelled));
         }
@@ -378,12 +408,14 @@ impl<S: Sink> Lane<S> {
             if let Some(slot) = self.streams.remove(&key) {
                 tracing::info!(stream = self.streams[slot].stream.spelled, "stream is no longer read");
                 self.purge(|_, record| record.slot == slot);
+                let stream = self.streams[slot].stream.clone();
+                self.shared.began(&stream.name);
             }
         }
         self.forget_gone();
         for key in wanted {
-            if self.streams.slot_of(key).is_none() {
-                tracing::debug!(db = self.db, key = %String::from_utf8_lossy(key), "stream is read from now on");
+            if self.streams.has_returned(key) {
+                continue;
             }
             let name = StreamName::new(self.db, key.clone());
             let spelled = name.spell(self.shared.default_db);
@@ -392,7 +424,10 @@ impl<S: Sink> Lane<S> {
                 None => spelled,
             };
             let metrics = self.shared.metrics.stream(&spelled);
-            self.streams.add(Arc::new(Stream { name, spelled, metrics }));
+            let stream = Arc::new(Stream { name, spelled, metrics, progress: Progress::default() });
+            tracing::debug!(stream = stream.spelled, "stream is read from now on");
+            self.shared.statistics.add(&self.commands, stream.clone());
+            self.streams.add(stream);
         }
         tracing::debug!(db = self.db, streams = self.streams.len(), "streams of a lane");
     }

@@ -12,8 +12,10 @@ use crate::bridge::Stream;
 use crate::record::EntryId;
 use crate::retry::Backoff;
 
-/// What an entry is taken to occupy before one of its stream was seen: so few of them are asked for at first.
+/// What an entry is taken to occupy, at least, before one of its stream was seen: so few of them are asked for.
 const UNSEEN: usize = 256 << 10;
+/// While the lane has seen no entry at all, it asks for one of one stream, so often.
+const FIRST_READS: u32 = 16;
 /// The same for a stream that had nothing when it was asked.
 const EMPTY: usize = 1 << 10;
 /// Up to so many streams are all named in each read.
@@ -96,20 +98,11 @@ impl Slot {
         self.first_unsettled = Some(self.first_unsettled.map_or(id, |first| first.min(id)));
     }
 
-    /// Learns from entries that were read.
-    pub(crate) fn saw(&mut self, entries: usize, bytes: usize) {
-        if entries == 0 {
-            if self.entry_size == UNSEEN {
-                self.entry_size = EMPTY;
-            }
-            return;
+    /// There were no new entries: the next are expected to be few.
+    pub(crate) fn had_nothing(&mut self) {
+        if self.entry_size == UNSEEN {
+            self.entry_size = EMPTY;
         }
-        let average = bytes / entries;
-        self.entry_size = if self.entry_size == UNSEEN {
-            average
-        } else {
-            average.max((3 * self.entry_size + average) / 4)
-        };
     }
 }
 
@@ -145,6 +138,9 @@ pub(crate) struct Streams {
     leaving: usize,
     wide_at: Option<Instant>,
     recovered_last: bool,
+    /// The largest average that any stream of the lane had.
+    largest: usize,
+    first_reads: u32,
     batch_size: u32,
     block: Duration,
 }
@@ -162,18 +158,22 @@ impl Streams {
             leaving: 0,
             wide_at: None,
             recovered_last: false,
+            largest: 0,
+            first_reads: 0,
             batch_size,
             block,
         }
     }
 
-    /// Adds a stream, to be recovered before it is read.
+    /// Whether the lane has the stream already; one that had left and returned before all of it was settled stays.
+    pub(crate) fn has_returned(&mut self, key: &Bytes) -> bool {
+        let Some(&slot) = self.by_key.get(key) else { return false };
+        self.leaving -= usize::from(std::mem::take(&mut self[slot].leaving));
+        true
+    }
+
+    /// Adds a stream that the lane does not have, to be recovered before it is read.
     pub(crate) fn add(&mut self, stream: Arc<Stream>) {
-        if let Some(&slot) = self.by_key.get(&stream.name.key) {
-            // It left and returned before all of it was settled.
-            self.leaving -= usize::from(std::mem::take(&mut self[slot].leaving));
-            return;
-        }
         let key = stream.name.key.clone();
         let slot = Slot {
             stream,
@@ -275,6 +275,11 @@ impl Streams {
         self.by_key.len()
     }
 
+    /// The stream of a slot, if it is in use.
+    pub(crate) fn stream(&self, slot: usize) -> Option<&Arc<Stream>> {
+        self.slots.get(slot)?.as_ref().map(|slot| &slot.stream)
+    }
+
     pub(crate) fn slot_of(&self, key: &[u8]) -> Option<usize> {
         self.by_key.get(key).copied()
     }
@@ -282,6 +287,13 @@ impl Streams {
     /// Keys of this lane.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &Bytes> {
         self.by_key.iter().filter(|(_, slot)| !self[**slot].leaving).map(|(key, _)| key)
+    }
+
+    /// Learns from entries of the stream, of so many bytes on average.
+    pub(crate) fn saw(&mut self, slot: usize, average: usize) {
+        self.largest = self.largest.max(average);
+        let size = &mut self[slot].entry_size;
+        *size = if *size == UNSEEN { average } else { average.max((3 * *size + average) / 4) };
     }
 
     /// Whether a reply asked for then is still good.
@@ -317,7 +329,7 @@ impl Streams {
     /// What to ask for next, within `share` bytes. Pages of pending entries and reads of new ones take turns.
     pub(crate) fn next_step(&mut self, share: usize, now: Instant) -> Option<Step> {
         self.begin_restarts(now);
-        let recover_first = !(self.recovered_last && !self.live.is_empty());
+        let recover_first = !self.recovered_last || self.live.is_empty();
         self.recovered_last = false;
         if recover_first && let Some(step) = self.recover_step(share) {
             self.recovered_last = true;
@@ -360,6 +372,7 @@ impl Streams {
         if self.live.is_empty() {
             return None;
         }
+        self.first_reads = self.first_reads.saturating_add(1);
         let wide_is_due = self.wide_at.is_none_or(|at| now.duration_since(at) >= WIDE_EVERY);
         let narrow = !self.hot.is_empty() && self.live.len() > NARROW && !wide_is_due;
         let (slots, count) = if narrow {
@@ -385,8 +398,12 @@ impl Streams {
     fn fit(&self, slots: impl Iterator<Item = usize>, share: usize) -> (Vec<usize>, u32) {
         let mut taken = Vec::new();
         let mut bytes = 0;
+        let unseen = if self.largest == 0 && self.first_reads < FIRST_READS { share } else { self.largest };
         for slot in slots {
-            let size = self[slot].entry_size;
+            let size = match self[slot].entry_size {
+                UNSEEN => unseen.max(UNSEEN),
+                size => size,
+            };
             if bytes + size > share && !taken.is_empty() {
                 break;
             }

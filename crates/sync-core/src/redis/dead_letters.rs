@@ -87,6 +87,31 @@ pub struct Found {
 }
 
 impl Found {
+    /// The binary that wrote it.
+    pub fn bridge(&self) -> &str {
+        &self.header[0]
+    }
+
+    /// The consumer group that it was read in.
+    pub fn group(&self) -> &str {
+        &self.header[1]
+    }
+
+    /// Why no destination takes it.
+    pub fn reason(&self) -> &str {
+        &self.header[4]
+    }
+
+    /// When it was written, RFC 3339.
+    pub fn time(&self) -> &str {
+        &self.header[5]
+    }
+
+    /// How many times its delivery was tried.
+    pub fn attempts(&self) -> &str {
+        &self.header[6]
+    }
+
     /// Reads a letter; `None` when the entry is not one that a bridge wrote.
     pub fn parse(entry: Entry) -> Option<Self> {
         let mut fields = entry.fields.into_iter();
@@ -103,8 +128,8 @@ impl Found {
     }
 }
 
-/// The letters of this stream after `after`, at most `count`.
-pub async fn read(
+/// What stands in a dead-letter stream after `after`, at most `count`.
+pub(crate) async fn read(
     client: &Client,
     dead_letters: &Bytes,
     after: EntryId,
@@ -112,6 +137,34 @@ pub async fn read(
 ) -> Result<Vec<Entry>, Fault> {
     let from = format!("({after}");
     let listed: Value = client.xrange(key(dead_letters), from.as_str(), "+", Some(count)).await?;
+    entries(listed)
+}
+
+/// These letters, without those that are gone.
+pub(crate) async fn fetch(
+    client: &Client,
+    dead_letters: &Bytes,
+    letters: &[EntryId],
+) -> Result<Vec<Entry>, Fault> {
+    let pipeline = client.pipeline();
+    for letter in letters {
+        let id = letter.to_string();
+        let _: () = pipeline.xrange(key(dead_letters), id.as_str(), id.as_str(), Some(1)).await?;
+    }
+    let mut found = Vec::with_capacity(letters.len());
+    for listed in pipeline.try_all::<Value>().await {
+        found.extend(entries(listed?)?);
+    }
+    Ok(found)
+}
+
+/// Removes letters; how many were still there.
+pub(crate) async fn remove(client: &Client, dead_letters: &Bytes, letters: &[EntryId]) -> Result<u64, Fault> {
+    let ids: Vec<String> = letters.iter().map(EntryId::to_string).collect();
+    Ok(client.xdel(key(dead_letters), ids).await?)
+}
+
+fn entries(listed: Value) -> Result<Vec<Entry>, Fault> {
     let listed = super::reply::entries(listed).map_err(|error| Fault::Other(error.to_string()))?;
     Ok(listed
         .into_iter()

@@ -25,8 +25,12 @@ pub fn readable(key: &[u8], dead_letter_suffix: &str) -> bool {
 impl Discovery {
     /// Whether discovery takes this key.
     pub fn takes(&self, key: &[u8]) -> bool {
-        self.patterns.iter().any(|pattern| pattern.matches(key))
-            && !self.exclude.iter().any(|pattern| pattern.matches(key))
+        self.patterns.iter().any(|pattern| pattern.matches(key)) && !self.excludes(key)
+    }
+
+    /// Whether this key is never read, even if it is named.
+    pub fn excludes(&self, key: &[u8]) -> bool {
+        self.exclude.iter().any(|pattern| pattern.matches(key))
     }
 }
 
@@ -42,18 +46,27 @@ pub(crate) async fn scan(
         [only] => only.server_glob(),
         _ => "*".to_owned(),
     };
+    scan_streams(client, &pattern, limiter, |key| readable(key, dead_letter_suffix) && discovery.takes(key))
+        .await
+}
+
+/// The streams of the client's database that the server's glob lets through and `wanted` takes.
+pub(crate) async fn scan_streams(
+    client: &Client,
+    glob: &str,
+    limiter: &RateLimiter,
+    wanted: impl Fn(&[u8]) -> bool,
+) -> Result<BTreeSet<Bytes>, Fault> {
     let mut found = BTreeSet::new();
     let mut cursor = "0".to_owned();
     loop {
         limiter.take().await;
-        let page: Value =
-            client.scan_page(cursor, pattern.as_str(), Some(SCAN_COUNT), Some(ScanType::Stream)).await?;
+        let page: Value = client.scan_page(cursor, glob, Some(SCAN_COUNT), Some(ScanType::Stream)).await?;
         let Value::Array(mut parts) = page else { return Err(unexpected()) };
         let (Some(Value::Array(keys)), Some(next)) = (parts.pop(), parts.pop()) else {
             return Err(unexpected());
         };
-        let keys = keys.into_iter().filter_map(reply::bytes);
-        found.extend(keys.filter(|key| readable(key, dead_letter_suffix) && discovery.takes(key)));
+        found.extend(keys.into_iter().filter_map(reply::bytes).filter(|key| wanted(key)));
         cursor = next.into_string().ok_or_else(unexpected)?;
         if cursor == "0" {
             return Ok(found);

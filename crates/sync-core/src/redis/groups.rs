@@ -40,25 +40,37 @@ fn id_text(id: EntryId) -> fred::bytes_utils::Str {
     fred::bytes_utils::Str::from_inner(Bytes::from(text)).unwrap_or_default()
 }
 
-/// Creates the group on a stream that exists. Returns false when it was there already.
+/// Creates the group on streams that exist, all in one round trip. For each: false when it was there already,
+/// [`Fault::NoGroup`] when the stream is not. May be repeated.
 pub(crate) async fn create(
     client: &Client,
-    stream: &Bytes,
+    streams: &[(Bytes, StartId)],
     group: &str,
-    start: StartId,
-) -> Result<bool, Fault> {
-    let id = match start {
-        StartId::After(id) => XID::Manual(id_text(id)),
-        StartId::Latest => XID::Max,
-    };
-    match client.xgroup_create::<Value, _, _, _>(key(stream), group, id, false).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.details().starts_with("BUSYGROUP") => Ok(false),
-        Err(error) if error.details().contains("requires the key to exist") => {
-            Err(Fault::NoGroup(error.details().to_owned()))
-        }
-        Err(error) => Err(error.into()),
+) -> Result<Vec<Result<bool, Fault>>, Fault> {
+    let pipeline = client.pipeline();
+    for (stream, start) in streams {
+        let id = match start {
+            StartId::After(id) => XID::Manual(id_text(*id)),
+            StartId::Latest => XID::Max,
+        };
+        let _: () = pipeline.xgroup_create(key(stream), group, id, false).await?;
     }
+    let replies = pipeline.try_all::<Value>().await;
+    if replies.len() != streams.len() {
+        return Err(Fault::Lost("a pipeline's answers are missing".into()));
+    }
+    let created = |reply: Result<Value, Error>| match reply {
+        Ok(_) => Ok(Ok(true)),
+        Err(error) if error.details().starts_with("BUSYGROUP") => Ok(Ok(false)),
+        Err(error) if error.details().contains("requires the key to exist") => {
+            Ok(Err(Fault::NoGroup(error.details().to_owned())))
+        }
+        Err(error) => match Fault::from(error) {
+            fault @ Fault::Lost(_) => Err(fault),
+            fault => Ok(Err(fault)),
+        },
+    };
+    replies.into_iter().map(created).collect()
 }
 
 /// Whether this very entry still stands in the stream: then the stream is the one that it was read from.

@@ -6,6 +6,7 @@ pub mod dead_letters;
 pub mod discovery;
 pub mod groups;
 pub(crate) mod reply;
+pub mod statistics;
 
 use fred::error::{Error, ErrorKind};
 
@@ -62,9 +63,15 @@ impl From<Error> for Fault {
                 | ErrorKind::Protocol
                 | ErrorKind::Backpressure
                 | ErrorKind::Cluster
-                | ErrorKind::Sentinel => Self::Lost(error.to_string()),
+                | ErrorKind::Sentinel => Self::Lost(in_words(&text)),
                 _ => Self::Other(text),
             },
         }
     }
+}
+
+/// The client prints the system's errors as Rust does: `Os { code: 111, kind: …, message: "Connection refused" }`.
+fn in_words(text: &str) -> String {
+    let message = text.split_once("message: \"").and_then(|(_, rest)| rest.split_once('"'));
+    message.map_or(text, |(message, _)| message).to_owned()
 }

@@ -22,6 +22,17 @@ pub(crate) enum Listed {
     Nameless,
 }
 
+impl Listed {
+    /// Its ID, where it has one.
+    pub(crate) fn id(&self) -> Option<EntryId> {
+        match self {
+            Self::Entry(entry) => Some(entry.id),
+            Self::Deleted(id) => Some(*id),
+            Self::Nameless => None,
+        }
+    }
+}
+
 /// XREADGROUP: `[[key, [entry…]]…]`, or nil when nothing arrived in time.
 pub(crate) fn streams(reply: Value) -> Result<Vec<(Bytes, Vec<Listed>)>, Malformed> {
     let streams = match reply {
@@ -67,9 +78,19 @@ fn entry(entry: Value) -> Result<Listed, Malformed> {
     Ok(Listed::Entry(Entry { id, fields: pairs }))
 }
 
-/// XAUTOCLAIM: where to go on (`None` at the end), the entries claimed, the IDs that were pending but deleted
-/// (Redis 7.0 and later).
-pub(crate) fn claimed(reply: Value) -> Result<(Option<EntryId>, Vec<Listed>, Vec<EntryId>), Malformed> {
+/// What XAUTOCLAIM answers.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// Where to go on; `None` at the end.
+    pub(crate) next: Option<EntryId>,
+    /// The entries claimed.
+    pub(crate) listed: Vec<Listed>,
+    /// What was pending but is deleted, and is pending no longer (Redis 7.0 and later).
+    pub(crate) deleted: Vec<EntryId>,
+}
+
+/// XAUTOCLAIM: cursor, entries, deleted IDs.
+pub(crate) fn claimed(reply: Value) -> Result<Page, Malformed> {
     let Value::Array(parts) = reply else { return Err(Malformed("XAUTOCLAIM's answer is no array")) };
     let mut parts = parts.into_iter();
     let (Some(cursor), Some(listed)) = (parts.next(), parts.next()) else {
@@ -80,7 +101,7 @@ pub(crate) fn claimed(reply: Value) -> Result<(Option<EntryId>, Vec<Listed>, Vec
         Some(Value::Array(ids)) => ids.into_iter().map(entry_id).collect::<Result<_, _>>()?,
         _ => Vec::new(),
     };
-    Ok((cursor, entries(listed)?, deleted))
+    Ok(Page { next: cursor, listed: entries(listed)?, deleted })
 }
 
 pub(crate) fn entry_id(value: Value) -> Result<EntryId, Malformed> {
@@ -157,12 +178,12 @@ mod tests {
     fn a_deleted_entry_does_not_spoil_its_batch() {
         let live = || array([text("2-0"), array([text("f"), text("v")])]);
         let reply = array([text("0-0"), array([live()]), array([text("1-0"), text("3-0")])]);
-        let (cursor, listed, deleted) = claimed(reply).expect("well formed");
-        assert_eq!((cursor, listed.len()), (None, 1));
+        let Page { next, listed, deleted } = claimed(reply).expect("well formed");
+        assert_eq!((next, listed.len()), (None, 1));
         assert_eq!(deleted, [EntryId { ms: 1, seq: 0 }, EntryId { ms: 3, seq: 0 }]);
         let before_7 = array([text("7-7"), array([Value::Null, live(), array([text("4-0"), Value::Null])])]);
-        let (cursor, listed, deleted) = claimed(before_7).expect("well formed");
-        assert_eq!((cursor, listed.len(), deleted.len()), (Some(EntryId { ms: 7, seq: 7 }), 3, 0));
+        let Page { next, listed, deleted } = claimed(before_7).expect("well formed");
+        assert_eq!((next, listed.len(), deleted.len()), (Some(EntryId { ms: 7, seq: 7 }), 3, 0));
         assert_eq!(listed[0], Listed::Nameless);
         assert_eq!(listed[2], Listed::Deleted(EntryId { ms: 4, seq: 0 }));
     }

@@ -33,6 +33,7 @@ pub struct Inputs {
 impl Inputs {
     /// The environment of this process and `./env.conf`. The only place where settings look at the process.
     pub fn from_process() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
         let environment = std::env::vars_os();
         Self::new(environment.filter_map(|(key, value)| Some((key.into_string().ok()?, value))), "./env.conf")
     }

@@ -78,6 +78,8 @@ pub struct StreamSettings {
     pub group: String,
     /// This process's name in the group: STREAM_CONSUMER_NAME, host name and PID, joined by `-`.
     pub consumer: String,
+    /// STREAM_CONSUMER_NAME: what the names of this bridge's earlier processes begin with, too.
+    pub consumer_base: String,
     /// At most so many entries per stream per read.
     pub batch_size: u32,
     /// How long an idle read may wait: 1 ms to 2 s.
@@ -117,6 +119,15 @@ pub enum StartId {
     /// `$`: only what arrives later, on streams present at the first start; streams that appear later are
     /// read from their beginning.
     Latest,
+}
+
+impl std::fmt::Display for StartId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::After(id) => id.fmt(f),
+            Self::Latest => f.write_str("$"),
+        }
+    }
 }
 
 /// Who else may read in the same consumer group.

@@ -41,6 +41,7 @@ impl StreamSettings {
             start_id: reader.value(&STREAM_START_ID, start_id),
             group: reader.value(&STREAM_CONSUMER_GROUP, rules::text),
             consumer: format!("{base}-{}-{}", reader.host(), std::process::id()),
+            consumer_base: base,
             batch_size: reader.value(&STREAM_BATCH_SIZE, rules::integer(1..=1_000_000)),
             poll_interval: poll_interval(reader),
             filter: filter(reader),

@@ -92,6 +92,7 @@ pub fn install(setup: LogSetup) -> Result<LogHandle, LogError> {
     let format = setup.format.clone().unwrap_or_else(|| {
         if io::stderr().is_terminal() {
             // https://no-color.org: present and not empty, whatever its value.
+            #[expect(clippy::disallowed_methods, reason = "a convention of terminals, not a setting of ours")]
             let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
             LogFormat::Human { colour }
         } else {

@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use prometheus_client::metrics::counter::Counter;
 pub use prometheus_client::metrics::gauge::Gauge;
 
 use super::health::Health;
+use crate::budget::Budget;
 
 mod exposition;
 mod process;
@@ -32,6 +33,8 @@ struct Inner {
     delivery: Histogram,
     budget_used: AtomicU64,
     budget_limit: AtomicU64,
+    /// Asked when somebody reads the numbers.
+    budget: OnceLock<Budget>,
     extra: Mutex<BTreeMap<String, Extra>>,
 }
 
@@ -156,6 +159,7 @@ impl Metrics {
             delivery: Histogram::default(),
             budget_used: AtomicU64::new(0),
             budget_limit: AtomicU64::new(0),
+            budget: OnceLock::new(),
             extra: Mutex::default(),
         }))
     }
@@ -198,6 +202,11 @@ impl Metrics {
         self.0.budget_limit.store(limit, Relaxed);
     }
 
+    /// The budget whose use is shown from now on; the first one given stays.
+    pub(crate) fn watch_budget(&self, budget: Budget) {
+        let _ = self.0.budget.set(budget);
+    }
+
     /// A counter of this bridge alone, shown as `redis_sync_<name>_total`; the same one for the same name. The
     /// help is one sentence without its full stop.
     pub fn counter(&self, name: &str, help: &'static str) -> Counter {
@@ -226,6 +235,9 @@ impl Metrics {
 
     /// Everything in the OpenMetrics text format.
     pub fn expose(&self, health: &Health) -> String {
+        if let Some((used, limit)) = self.0.budget.get().map(Budget::usage) {
+            self.read_budget(used as u64, limit as u64);
+        }
         exposition::expose(self, health)
     }
 

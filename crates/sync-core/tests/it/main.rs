@@ -1,0 +1,11 @@
+//! The loop against a scripted sink and a real Redis: what the delivery contract says, one test a rule; and what the sweep says of the
+//! streams.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod commands;
+mod contract;
+mod proxy;
+mod script;
+mod source;
+mod statistics;

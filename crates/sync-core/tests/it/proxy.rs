@@ -1,0 +1,63 @@
+//! Between a bridge and its Redis: swallows a reply and cuts the connection, as a network does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Listens on loopback; ends with the test.
+pub(crate) struct Proxy {
+    pub(crate) url: String,
+    /// How many replies that hold the mark are still to be swallowed.
+    swallow: Arc<AtomicU32>,
+}
+
+impl Proxy {
+    /// Replies that hold `mark` are those that [`Proxy::swallow`] is about.
+    pub(crate) async fn start(server_url: &str, mark: &'static [u8]) -> Self {
+        let server = server_url.trim_start_matches("redis://").split('/').next().unwrap().to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        let swallow = Arc::new(AtomicU32::new(0));
+        let counter = swallow.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(pass(
+                    client,
+                    TcpStream::connect(server.clone()).await.unwrap(),
+                    mark,
+                    counter.clone(),
+                ));
+            }
+        });
+        Self { url, swallow }
+    }
+
+    /// The next so many marked replies are lost with their connections.
+    pub(crate) fn swallow(&self, replies: u32) {
+        self.swallow.store(replies, SeqCst);
+    }
+
+    pub(crate) fn left(&self) -> u32 {
+        self.swallow.load(SeqCst)
+    }
+}
+
+async fn pass(client: TcpStream, server: TcpStream, mark: &'static [u8], swallow: Arc<AtomicU32>) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let asking = tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+    let mut reply = vec![0; 1 << 16];
+    while let Ok(length @ 1..) = from_server.read(&mut reply).await {
+        let marked = reply[..length].windows(mark.len()).any(|window| window == mark);
+        let one_less = |left: u32| left.checked_sub(1);
+        if marked && swallow.fetch_update(SeqCst, SeqCst, one_less).is_ok() {
+            break;
+        }
+        if to_client.write_all(&reply[..length]).await.is_err() {
+            break;
+        }
+    }
+    asking.abort();
+}

@@ -1,0 +1,290 @@
+//! `cargo xtask bench`: how fast a bridge moves entries, on real servers, in a way that can be compared.
+//!
+//! Each run fills Redis first, then starts the release binary. The clock runs from the first entry that the
+//! consumer group was given to the last one acknowledged, seen by asking Redis every few milliseconds: connecting
+//! and discovery are not in it, reading, delivering and acknowledging are. Processor time is the bridge's own over
+//! the same span. The first run is not counted: it has a subscriber, which would slow the broker down, and checks
+//! that every entry arrived in order. Counted runs check that nothing is pending, nothing was put aside, and that
+//! the broker received as many messages as there are entries.
+
+mod fill;
+mod measure;
+mod stats;
+
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+
+use crate::bridge::{self, Bridge, Interrupt, Profile};
+use crate::ledger::Ledger;
+use crate::mqtt::{self, Subscriber};
+use crate::paths;
+use crate::process::wait_until;
+use crate::redis::{Redis, Reply};
+use crate::services::{Fleet, Private, Service, free_port};
+use fill::Load;
+use measure::Run;
+use stats::Summary;
+
+/// As the bench's own settings name it.
+const GROUP: &str = "bench";
+
+#[derive(clap::Args)]
+#[command(after_long_help = "\
+Output: one tab-separated line, its header on stderr:
+  job streams entries seconds rate min max cpu_us_per_entry peak_mib
+seconds, rate, CPU and peak memory are medians over the runs; min and max are rates.
+
+A run is timed from the first entry that the consumer group is given to the last one acknowledged. Every entry is
+checked to have arrived in order in the first run, which is not timed, because a subscriber slows the broker down;
+timed runs check that nothing is left pending, nothing is dead-lettered, and that the broker got every message.
+
+The bridge runs with these settings, each to be replaced with --env:
+  REDIS_RATE_LIMIT=0  STREAM_BATCH_SIZE=1000  STREAM_DISCOVERY_PATTERNS=bench*  STREAM_CONSUMER_GROUP=bench
+  REDIS_DBS_TO_SEARCH=0  MQTT_QOS=1  MQTT_BASE_TOPIC=redis  LOG_LEVEL=INFO  and addresses; all else is default.
+
+--against runs another command in turn with the bridge and prints its line, with job `against`, and then
+`ratio` and the quotient of the two median rates. The command prints a line of its own, tab-separated, at its end:
+sink entries seconds rate cpu_us_per_entry. In it {redis}, {mqtt}, {entries} and {payload} are replaced:
+  --against 'bare-loop mqtt --source {redis} --mqtt {mqtt} --entries {entries} --payload {payload}'")]
+pub(crate) struct Args {
+    /// What to measure
+    job: Job,
+    /// Entries in all
+    #[arg(long, default_value_t = 300_000)]
+    entries: usize,
+    /// Streams that they are spread over
+    #[arg(long, default_value_t = 1)]
+    streams: usize,
+    /// Bytes of the payload field, beside four short fields
+    #[arg(long, default_value_t = 200)]
+    payload: usize,
+    /// Timed runs
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// A command to run in turn with the bridge
+    #[arg(long, value_name = "COMMAND")]
+    against: Option<String>,
+    /// A setting of the bridge; may be repeated
+    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = key_value)]
+    settings: Vec<(String, String)>,
+}
+
+/// One bridge on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Job {
+    /// redis2mqtt at QoS 1
+    Mqtt,
+}
+
+impl Job {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Mqtt => "mqtt",
+        }
+    }
+
+    fn binary(self) -> &'static str {
+        match self {
+            Self::Mqtt => "redis2mqtt",
+        }
+    }
+
+    fn services(self) -> &'static [Service] {
+        match self {
+            Self::Mqtt => &[Service::Redis, Service::Mosquitto],
+        }
+    }
+}
+
+/// What all runs share.
+struct Bench<'a> {
+    args: &'a Args,
+    load: Load,
+    program: std::path::PathBuf,
+    servers: Private,
+    interrupt: Interrupt,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    ensure!(
+        args.streams > 0 && args.entries >= args.streams,
+        "every stream needs an entry, and there must be one"
+    );
+    ensure!(args.runs > 0, "a median needs a run");
+    let interrupt = Interrupt::watch()?;
+    let program = bridge::build(args.job.binary(), Profile::Release)?;
+    let servers = Fleet::private(&paths::data("bench"), args.job.services())?;
+    let load = Load { entries: args.entries, streams: args.streams, payload: args.payload };
+    let bench = Bench { args, load, program, servers, interrupt };
+
+    bench.verify().context("the run that checks every entry")?;
+    eprintln!("every entry arrived, in order; now {} timed runs", args.runs);
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for number in 1..=args.runs {
+        let run = bench.timed().with_context(|| format!("run {number}"))?;
+        eprintln!("run {number}: {:.0} entries/s", run.rate(args.entries));
+        ours.push(run);
+        if let Some(command) = &args.against {
+            let run = bench.other(command).with_context(|| format!("run {number} of the other command"))?;
+            eprintln!("run {number}: {:.0} entries/s, the other", run.rate(args.entries));
+            theirs.push(run);
+        }
+    }
+    report(args, &ours, &theirs);
+    Ok(())
+}
+
+fn report(args: &Args, ours: &[Run], theirs: &[Run]) {
+    eprintln!("job\tstreams\tentries\tseconds\trate\tmin\tmax\tcpu_us_per_entry\tpeak_mib");
+    let ours = Summary::of(ours, args.entries);
+    println!("{}\t{}\t{}\t{ours}", args.job.name(), args.streams, args.entries);
+    if !theirs.is_empty() {
+        let theirs = Summary::of(theirs, args.entries);
+        println!("against\t1\t{}\t{theirs}", args.entries);
+        println!("ratio\t{:.2}", ours.rate / theirs.rate);
+    }
+}
+
+impl Bench<'_> {
+    /// One run with a subscriber that keeps the books; no clock.
+    fn verify(&self) -> Result<()> {
+        let mut redis = self.filled()?;
+        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        self.load.each(|stream, id| ledger.lock().expect("nobody panics").wrote(stream, id));
+        let books = Arc::clone(&ledger);
+        let subscriber = Subscriber::start(self.broker()?, "redis/#", move |_, payload| {
+            let (stream, id) = mqtt::parse(payload).map_or_else(
+                |error| ("unreadable".to_owned(), error.to_string()),
+                |message| (message.stream, message.id),
+            );
+            books.lock().expect("nobody panics").arrived(&stream, id);
+        })?;
+        let mut bridge = self.bridge()?;
+        measure::run(&mut redis, &self.load, &mut bridge, &self.interrupt)?;
+        // The broker may still be handing out what it has confirmed.
+        wait_until(Duration::from_secs(60), || {
+            self.interrupt.came() || ledger.lock().expect("nobody panics").arrivals() >= self.load.entries
+        });
+        bridge.stop()?;
+        drop(subscriber);
+        self.interrupt.ensure_not()?;
+        let ledger = ledger.lock().expect("nobody panics");
+        let wrong: Vec<String> = ledger
+            .verdicts()
+            .filter(|(_, verdict)| !verdict.is_ok())
+            .map(|(stream, verdict)| format!("{stream}: {verdict}"))
+            .collect();
+        ensure!(wrong.is_empty(), "{} of {} streams: {}", wrong.len(), self.load.streams, wrong.join("; "));
+        Ok(())
+    }
+
+    fn timed(&self) -> Result<Run> {
+        let mut redis = self.filled()?;
+        let before = self.received()?;
+        let mut bridge = self.bridge()?;
+        let run = measure::run(&mut redis, &self.load, &mut bridge, &self.interrupt)?;
+        bridge.stop()?;
+        let entries = self.load.entries as u64;
+        let mut after = before;
+        let all = wait_until(Duration::from_secs(10), || {
+            after = mqtt::messages_received(self.broker().unwrap_or(0)).unwrap_or(0);
+            after >= before + entries
+        });
+        ensure!(all, "{entries} entries are acknowledged, and the broker received {}", after - before);
+        Ok(run)
+    }
+
+    /// The other command, on the same servers.
+    fn other(&self, command: &str) -> Result<Run> {
+        Redis::connect(self.redis()?)?.call(&["FLUSHALL"])?;
+        let command = self.filled_in(command)?;
+        let output = Command::new("sh")
+            .args(["-c", &command])
+            .current_dir(paths::root())
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .context("start sh")?;
+        self.interrupt.ensure_not()?;
+        ensure!(output.status.success(), "`{command}` ended with {}", output.status);
+        let run = stats::parse_line(&String::from_utf8_lossy(&output.stdout))?;
+        ensure!(run.0 == self.load.entries, "`{command}` moved {} entries, not {}", run.0, self.load.entries);
+        Ok(run.1)
+    }
+
+    fn filled_in(&self, command: &str) -> Result<String> {
+        Ok(command
+            .replace("{redis}", &self.redis_url()?)
+            .replace("{mqtt}", &format!("127.0.0.1:{}", self.broker()?))
+            .replace("{entries}", &self.load.entries.to_string())
+            .replace("{payload}", &self.load.payload.to_string()))
+    }
+
+    /// A Redis that holds the load and nothing else.
+    fn filled(&self) -> Result<Redis> {
+        self.interrupt.ensure_not()?;
+        let mut redis = Redis::connect(self.redis()?)?;
+        redis.call(&["FLUSHALL"])?;
+        self.load.fill(&mut redis)?;
+        match redis.call(&["DBSIZE"])? {
+            Reply::Integer(keys) if keys == self.load.streams as i64 => Ok(redis),
+            other => bail!("{} streams were filled and Redis holds {other:?}", self.load.streams),
+        }
+    }
+
+    fn bridge(&self) -> Result<Bridge> {
+        let mut settings = vec![
+            ("SOURCE_REDIS_URL", self.redis_url()?),
+            ("REDIS_DBS_TO_SEARCH", "0".into()),
+            ("REDIS_RATE_LIMIT", "0".into()),
+            ("STREAM_DISCOVERY_PATTERNS", "bench*".into()),
+            ("STREAM_CONSUMER_GROUP", GROUP.into()),
+            ("STREAM_BATCH_SIZE", "1000".into()),
+            ("MQTT_BROKER_HOST", "127.0.0.1".into()),
+            ("MQTT_BROKER_PORT", self.broker()?.to_string()),
+            ("MQTT_BASE_TOPIC", "redis".into()),
+            ("MQTT_QOS", "1".into()),
+            ("ADMIN_ADDR", format!("127.0.0.1:{}", free_port()?)),
+            ("LOG_LEVEL", "INFO".into()),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect::<Vec<_>>();
+        // The last of two wins.
+        settings.extend(self.args.settings.iter().cloned());
+        Bridge::start(&self.program, &["run"], &settings, &paths::data("bench"))
+    }
+
+    fn redis(&self) -> Result<u16> {
+        self.servers.port(Service::Redis, "plain")
+    }
+
+    fn redis_url(&self) -> Result<String> {
+        Ok(format!("redis://127.0.0.1:{}/0", self.redis()?))
+    }
+
+    fn broker(&self) -> Result<u16> {
+        self.servers.port(Service::Mosquitto, "plain")
+    }
+
+    /// The broker's count, once it has stopped moving.
+    fn received(&self) -> Result<u64> {
+        loop {
+            let count = mqtt::messages_received(self.broker()?)?;
+            std::thread::sleep(Duration::from_millis(1500));
+            self.interrupt.ensure_not()?;
+            if mqtt::messages_received(self.broker()?)? == count {
+                return Ok(count);
+            }
+        }
+    }
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("KEY=VALUE is expected")?;
+    Ok((key.to_owned(), value.to_owned()))
+}

@@ -1,0 +1,129 @@
+//! Installs with apt-get what a command needs and the machine lacks, after saying so. Anyone but root is told the
+//! exact command instead.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use xshell::cmd;
+
+use crate::paths;
+
+/// A program, and the Debian package that brings it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tool {
+    pub(crate) program: &'static str,
+    pub(crate) package: &'static str,
+}
+
+/// Where Debian keeps servers; not in everybody's PATH.
+const SERVER_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+/// The program's path, wherever it lies.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(SERVER_DIRECTORIES.map(PathBuf::from))
+        .map(|directory| directory.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+/// The program's path; [`ensure`] ran before.
+pub(crate) fn path_of(program: &str) -> Result<PathBuf> {
+    find(program).with_context(|| format!("{program} is not installed"))
+}
+
+/// Makes sure that every tool is there. `why` completes the sentence "… is needed …".
+pub(crate) fn ensure(tools: &[Tool], why: &str) -> Result<()> {
+    let packages = missing(tools, |program| find(program).is_some());
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let list = packages.join(" ");
+    if find("apt-get").is_none() {
+        bail!("needed {why}, and this machine has no apt-get to install it with (Debian's names): {list}");
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!(
+            "needed {why}; run: sudo apt-get update && sudo apt-get install --no-install-recommends --yes {list}"
+        );
+    }
+    println!("installing {list} with apt-get: needed {why}");
+    let shell = paths::shell()?;
+    let _quiet = NoServiceStarts::begin(Path::new("/usr/sbin/policy-rc.d"))?;
+    shell.set_var("DEBIAN_FRONTEND", "noninteractive");
+    cmd!(shell, "apt-get update -qq").quiet().run()?;
+    cmd!(shell, "apt-get install -qq --no-install-recommends --yes {packages...}")
+        .quiet()
+        .ignore_stdout()
+        .run()?;
+    match missing(tools, |program| find(program).is_some()).as_slice() {
+        [] => Ok(()),
+        still => bail!("apt-get succeeded, yet these packages brought no program: {}", still.join(" ")),
+    }
+}
+
+fn missing(tools: &[Tool], there: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let packages: BTreeSet<_> =
+        tools.iter().filter(|tool| !there(tool.program)).map(|tool| tool.package).collect();
+    packages.into_iter().collect()
+}
+
+/// Debian's packages start their service at once, on the well-known port. `policy-rc.d` is Debian's switch against
+/// that (invoke-rc.d(8)); a machine that has one already decides for itself.
+struct NoServiceStarts(Option<PathBuf>);
+
+impl NoServiceStarts {
+    fn begin(policy: &Path) -> Result<Self> {
+        if policy.exists() {
+            return Ok(Self(None));
+        }
+        let mut file =
+            fs::File::create_new(policy).with_context(|| format!("create {}", policy.display()))?;
+        let guard = Self(Some(policy.to_path_buf()));
+        file.write_all(b"#!/bin/sh\nexit 101\n")?;
+        file.set_permissions(fs::Permissions::from_mode(0o755))?;
+        Ok(guard)
+    }
+}
+
+impl Drop for NoServiceStarts {
+    fn drop(&mut self) {
+        if let Some(policy) = &self.0
+            && let Err(error) = fs::remove_file(policy)
+        {
+            eprintln!("remove {} by hand: {error}", policy.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_each_missing_package_once() {
+        let tools = [
+            Tool { program: "redis-server", package: "redis-server" },
+            Tool { program: "mosquitto", package: "mosquitto" },
+            Tool { program: "mosquitto_passwd", package: "mosquitto" },
+        ];
+        assert_eq!(missing(&tools, |program| program == "redis-server"), ["mosquitto"]);
+        assert!(missing(&tools, |_| true).is_empty());
+    }
+
+    #[test]
+    fn service_starts_are_allowed_again_afterwards() {
+        let policy = std::env::temp_dir().join(format!("policy-rc.d-{}", std::process::id()));
+        let guard = NoServiceStarts::begin(&policy).unwrap();
+        assert!(policy.exists());
+        let second = NoServiceStarts::begin(&policy).unwrap();
+        drop(second);
+        assert!(policy.exists(), "only who made it removes it");
+        drop(guard);
+        assert!(!policy.exists());
+    }
+}
