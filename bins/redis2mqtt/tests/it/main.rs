@@ -6,8 +6,12 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod crash;
+mod delivery;
 mod harness;
 mod keys;
 mod outage;
 mod refusals;
+mod settings;
+mod sizes;
+mod start;
 mod stop;

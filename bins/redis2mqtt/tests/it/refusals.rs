@@ -16,22 +16,22 @@ use crate::harness::wait_until;
 use crate::harness::writer::{Target, wait_settled, write};
 
 /// Streams `a`, `b` and `c`, and in the middle of `b` one entry with this value, which nothing else has.
-struct Scene {
-    redis: Redis,
+pub(crate) struct Scene {
+    pub(crate) redis: Redis,
     /// All but the bad one.
-    ledger: Ledger,
-    bad: String,
-    streams: Vec<Target>,
+    pub(crate) ledger: Ledger,
+    pub(crate) bad: String,
+    pub(crate) streams: Vec<Target>,
 }
 
-const BAD: &str = "thorn";
+pub(crate) const BAD: &str = "thorn";
 
 impl Scene {
-    fn write() -> Self {
+    pub(crate) fn write() -> Self {
         Self::write_bad(BAD.as_bytes())
     }
 
-    fn write_bad(value: &[u8]) -> Self {
+    pub(crate) fn write_bad(value: &[u8]) -> Self {
         let redis = Redis::start();
         let streams: Vec<_> = ["a", "b", "c"].into_iter().map(|key| Target::new(0, key)).collect();
         let mut ledger = write(&redis, &streams, 90);
@@ -41,7 +41,7 @@ impl Scene {
     }
 
     /// The bad one stands in the dead letters of `b`, once, with its origin and a reason that says this.
-    fn check_letter(&self, reason: &str) {
+    pub(crate) fn check_letter(&self, reason: &str) {
         wait_settled(&self.redis, &self.streams);
         let letters = self.redis.letters(0, "b");
         assert_eq!(letters.len(), 1, "{letters:?}");
@@ -56,7 +56,7 @@ impl Scene {
     }
 }
 
-fn is_bad(publish: &Publish) -> bool {
+pub(crate) fn is_bad(publish: &Publish) -> bool {
     publish.payload.windows(BAD.len()).any(|window| window == BAD.as_bytes())
 }
 
@@ -107,78 +107,6 @@ fn a_topic_that_the_broker_calls_invalid_is_dead_lettered() {
         bridge.stop();
         bridge.check_errors(&[]);
     }
-}
-
-#[test]
-fn too_large_for_the_broker_by_its_answer_is_dead_lettered() {
-    let scene = Scene::write();
-    let broker = FakeBroker::with(Manners::default(), |publish, _| match is_bad(publish) {
-        true => Answer::Code(0x95),
-        false => Answer::Take,
-    });
-    let mut bridge = Setup::new(scene.redis.port, broker.port).start();
-    broker.wait_complete(&scene.ledger).check(3 * scene.ledger.len());
-    scene.check_letter("0x95");
-    bridge.stop();
-    bridge.check_errors(&[]);
-}
-
-#[test]
-fn too_large_for_mosquittos_message_size_limit_is_dead_lettered() {
-    let scene = Scene::write_bad(&[b'x'; 4000]);
-    let broker = Mosquitto::with("allow_anonymous true\nmessage_size_limit 1000\n");
-    let arrived = Subscriber::start(broker.port, "redis/#");
-    let mut bridge = Setup::new(scene.redis.port, broker.port).start();
-    arrived.wait_complete(&scene.ledger).check(3 * scene.ledger.len());
-    scene.check_letter("0x95");
-    bridge.stop();
-    bridge.check_errors(&[]);
-}
-
-#[test]
-fn too_large_for_the_setting_or_the_connack_is_not_even_sent() {
-    let settings = [(None, Some(2000)), (Some(2000), None)];
-    for (max_packet, setting) in settings {
-        let scene = Scene::write_bad(&[b'x'; 4000]);
-        let broker = FakeBroker::with(Manners { max_packet, ..Manners::default() }, |_, _| Answer::Take);
-        let mut setup = Setup::new(scene.redis.port, broker.port);
-        if let Some(size) = setting {
-            setup = setup.set("MQTT_MAX_PACKET_SIZE", size);
-        }
-        let mut bridge = setup.start();
-        broker.wait_complete(&scene.ledger).check(0);
-        scene.check_letter("2000 are allowed");
-        assert!(broker.seen().iter().all(|seen| seen.publish.payload.len() < 2000));
-        bridge.stop();
-        bridge.check_errors(&[]);
-    }
-}
-
-#[test]
-fn an_entry_of_20_megabytes_arrives_where_it_may() {
-    let scene = Scene::write_bad(&vec![b'x'; 20 << 20]);
-    let broker = Mosquitto::start();
-    let arrived = Subscriber::start(broker.port, "redis/#");
-    let mut bridge = Setup::new(scene.redis.port, broker.port).start();
-    let mut ledger = scene.ledger.clone();
-    ledger.wrote("b", &scene.bad);
-    wait_until("all arrives", || bridge.lines(), || arrived.count() > scene.ledger.len());
-    let arrivals = arrived.arrivals();
-    let tally = ledger.tally(&arrivals);
-    assert!(tally.complete() && tally.duplicates == 0, "{tally:#?}");
-    bridge.stop();
-    bridge.check_errors(&[]);
-}
-
-#[test]
-fn an_entry_of_20_megabytes_is_dead_lettered_where_it_may_not() {
-    let scene = Scene::write_bad(&vec![b'x'; 20 << 20]);
-    let broker = FakeBroker::start();
-    let mut bridge = Setup::new(scene.redis.port, broker.port).set("MQTT_MAX_PACKET_SIZE", 16 << 20).start();
-    broker.wait_complete(&scene.ledger).check(0);
-    scene.check_letter("16777216 are allowed");
-    bridge.stop();
-    bridge.check_errors(&[]);
 }
 
 #[test]
@@ -254,27 +182,6 @@ fn with_a_window_a_quota_reorders_no_more_than_the_window() {
     assert!(tally.out_of_order.len() <= 10, "{tally:#?}");
     wait_settled(&scene.redis, &scene.streams);
     assert!(scene.redis.letters(0, "b").is_empty());
-    bridge.stop();
-    bridge.check_errors(&[]);
-}
-
-#[test]
-fn an_unfit_record_at_the_end_of_what_was_handed_over_does_not_stop_what_follows() {
-    let (redis, broker) = (Redis::start(), FakeBroker::start());
-    let mut bridge = Setup::new(redis.port, broker.port).set("MQTT_MAX_PACKET_SIZE", 2000).start();
-    let stream = [Target::new(0, "s")];
-    let mut ledger = Ledger::default();
-    for round in 1..=5 {
-        ledger.join(write(&redis, &stream, 3));
-        broker.wait_complete(&ledger);
-        wait_settled(&redis, &stream);
-        // Alone: the whole of what is handed over.
-        redis.client().add(b"s", &[(b"v", &[b'x'; 4000])]).unwrap();
-        wait_until("a letter", || bridge.lines(), || redis.letters(0, "s").len() == round);
-    }
-    ledger.join(write(&redis, &stream, 30));
-    broker.wait_complete(&ledger).check(0);
-    wait_settled(&redis, &stream);
     bridge.stop();
     bridge.check_errors(&[]);
 }

@@ -40,7 +40,6 @@ pub(crate) struct Manners {
 /// One PUBLISH as it came.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
-    pub(crate) connection: usize,
     pub(crate) level: u8,
     pub(crate) publish: Publish,
     pub(crate) arrival: Arrival,
@@ -186,7 +185,7 @@ impl Drop for FakeBroker {
 fn serve(socket: TcpStream, shared: &Shared) {
     let Ok((number, level, mut incoming)) = greet(socket, shared) else { return };
     let mut waiting = 0;
-    let _ = converse(&mut incoming, shared, number, level, &mut waiting);
+    let _ = converse(&mut incoming, shared, level, &mut waiting);
     let mut state = shared.state.lock().expect("no panic");
     state.outstanding -= waiting;
     if let Some(socket) = state.sockets.remove(&number) {
@@ -238,7 +237,6 @@ fn greet(socket: TcpStream, shared: &Shared) -> io::Result<(usize, u8, BufReader
 fn converse(
     incoming: &mut BufReader<TcpStream>,
     shared: &Shared,
-    number: usize,
     level: u8,
     waiting: &mut usize,
 ) -> io::Result<()> {
@@ -271,7 +269,7 @@ fn converse(
             state.outstanding += 1;
             state.most_outstanding = state.most_outstanding.max(state.outstanding);
             let (publish, answer) = (publish.clone(), answer.clone());
-            state.seen.push(Seen { connection: number, level, publish, arrival, answer });
+            state.seen.push(Seen { level, publish, arrival, answer });
         }
         *waiting += 1;
         let id = publish.identifier.to_be_bytes();

@@ -59,10 +59,6 @@ impl Ledger {
         self.0.values().map(Vec::len).sum()
     }
 
-    pub(crate) fn streams(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
-    }
-
     /// Compares. Streams that are not in the ledger do not count.
     pub(crate) fn tally(&self, arrivals: &[Arrival]) -> Tally {
         let mut tally = Tally { written: self.len(), ..Tally::default() };

@@ -101,12 +101,6 @@ impl Redis {
         signal(self.child.as_ref().expect("it runs").id(), if suspended { "STOP" } else { "CONT" });
     }
 
-    /// Removes what it keeps on disk.
-    pub(crate) fn forget(&self) {
-        assert!(self.child.is_none(), "only while it is down");
-        let _ = std::fs::remove_dir_all(self.dir.path().join("appendonlydir"));
-    }
-
     pub(crate) fn client(&self) -> Client {
         Client::open(self.port).expect("Redis takes connections")
     }

@@ -116,5 +116,5 @@ pub(crate) fn wait_settled(redis: &Redis, targets: &[Target]) {
             .filter(|(_, n)| *n > 0)
             .collect::<Vec<_>>()
     };
-    wait_until("nothing is pending", &pending, || pending().is_empty());
+    wait_until("nothing is pending", pending, || pending().is_empty());
 }
