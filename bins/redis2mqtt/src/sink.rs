@@ -74,6 +74,7 @@ impl MqttSink {
             retain: settings.retain,
             max_inflight: settings.max_inflight,
             max_packet: settings.max_packet_size,
+            own_client_id: ownership == Ownership::Exclusive,
         };
         Ok(Self {
             options,
@@ -124,7 +125,7 @@ impl Sink for MqttSink {
     }
 
     async fn connect(&self) -> Result<BoxFuture<'static, Lost>, Unreachable> {
-        let (wire, granted) = self.connect_any().await?;
+        let (wire, granted) = self.connect_any().await.inspect_err(|_| self.suspicion.broker_is_away())?;
         tracing::debug!(version = ?wire.version(), ?granted, "MQTT connection");
         let (sender, batches) = mpsc::channel(GROUPS);
         let handed_over = Arc::new(AtomicU64::new(0));

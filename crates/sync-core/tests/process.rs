@@ -1,6 +1,8 @@
 //! What begins once per process, each in a process of its own: signals and the log. Without an argument this program
 //! is the test, and starts itself again with one.
 
+#![expect(clippy::unwrap_used, reason = "a test: what fails is to be seen")]
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rumqttc::QoS;
@@ -25,6 +25,8 @@ const QOS2_WINDOW_FOUR: u16 = 20;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Sent at once, in bytes, when much is to be sent.
 const WRITE: usize = 64 << 10;
+/// A broker that hangs up twice within this time, with nothing under way, has given the session to somebody else.
+const QUIET: Duration = Duration::from_secs(120);
 /// After so many lost connections with the same record first in line, it is refused.
 const LOSSES: u32 = 3;
 
@@ -53,12 +55,21 @@ pub(crate) struct Rules {
     pub(crate) retain: bool,
     pub(crate) max_inflight: u16,
     pub(crate) max_packet: Option<u32>,
+    /// The client ID is as configured, so that somebody else may have it too.
+    pub(crate) own_client_id: bool,
 }
 
-/// The record that stood first among the unconfirmed when connections were lost: the broker may be hanging up
-/// because of it (3.1.1 has no other way to say so). It survives the session.
+/// What outlives a session: whom to suspect when the broker hangs up without a word, as it must under 3.1.1.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Suspicion(Arc<Mutex<Option<Suspect>>>);
+pub(crate) struct Suspicion(Arc<Mutex<Suspects>>);
+
+#[derive(Debug, Default)]
+struct Suspects {
+    /// The record that stood first among the unconfirmed when connections were lost.
+    record: Option<Suspect>,
+    /// When the broker hung up last with nothing under way.
+    hung_up: Option<Instant>,
+}
 
 #[derive(Debug)]
 struct Suspect {
@@ -68,10 +79,14 @@ struct Suspect {
 }
 
 impl Suspicion {
+    fn suspects(&self) -> MutexGuard<'_, Suspects> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn losses(&self, record: &Record) -> u32 {
-        let suspect = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let it = suspect.as_ref().filter(|s| s.id == record.entry.id && s.stream == record.stream.spelled);
-        it.map_or(0, |suspect| suspect.losses)
+        let suspects = self.suspects();
+        let it = suspects.record.as_ref();
+        it.filter(|s| s.id == record.entry.id && s.stream == record.stream.spelled).map_or(0, |s| s.losses)
     }
 
     /// One more connection was lost with this record first; how many it makes.
@@ -83,13 +98,24 @@ impl Suspicion {
 
     fn set(&self, record: &Record, losses: u32) {
         let suspect = Suspect { stream: record.stream.spelled.clone(), id: record.entry.id, losses };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(suspect);
+        self.suspects().record = Some(suspect);
     }
 
     fn cleared(&self, record: &Record) {
         if self.losses(record) > 0 {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            self.suspects().record = None;
         }
+    }
+
+    /// Whether the broker did so a short time ago, and was there all the while.
+    fn hung_up_again(&self) -> bool {
+        let last = self.suspects().hung_up.replace(Instant::now());
+        last.is_some_and(|last| last.elapsed() < QUIET)
+    }
+
+    /// The broker cannot be reached: that is why it hung up.
+    pub(crate) fn broker_is_away(&self) {
+        self.suspects().hung_up = None;
     }
 }
 
@@ -155,11 +181,13 @@ struct Ended {
     lost: Lost,
     /// The broker may have hung up because of what it was sent.
     may_blame_record: bool,
+    /// In an orderly way, and without a word.
+    hung_up: bool,
 }
 
 impl From<Broken> for Ended {
-    fn from(Broken(reason): Broken) -> Self {
-        Self { lost: Lost { reason, by_conflict: false }, may_blame_record: true }
+    fn from(Broken { reason, hung_up }: Broken) -> Self {
+        Self { lost: Lost { reason, by_conflict: false }, may_blame_record: true, hung_up }
     }
 }
 
@@ -215,6 +243,15 @@ impl Session {
             Err(ended) => self.hear_out(ended).await,
         };
         batches.close();
+        let mut lost = ended.lost;
+        if ended.hung_up && self.in_flight == 0 && self.rules.own_client_id && self.suspicion.hung_up_again()
+        {
+            // Mosquitto 2.0 has no word for it, nor has 3.1.1.
+            lost.reason.push_str(
+                " again, with nothing under way: it seems that another client uses this MQTT_CLIENT_ID",
+            );
+            lost.by_conflict = true;
+        }
         if ended.may_blame_record {
             self.suspect_first();
         }
@@ -222,7 +259,7 @@ impl Session {
         for batch in self.batches {
             let _ = batch.done.send(batch.fates);
         }
-        ended.lost
+        lost
     }
 
     /// A connection that takes nothing more may hold answers that came before its end: confirmations, and why the
@@ -394,6 +431,7 @@ impl Session {
                 return Err(Ended {
                     lost: Lost { reason, by_conflict },
                     may_blame_record: blames_record(code),
+                    hung_up: false,
                 });
             }
             Answer::Other => {}
@@ -422,7 +460,7 @@ impl Session {
                 {
                     self.suspicion.set(record, LOSSES - 2);
                 }
-                Err(Broken(reason).into())
+                Err(Broken::because(reason).into())
             }
         }
     }
@@ -492,7 +530,7 @@ impl Session {
         let silent = now.duration_since(self.heard);
         let waiting = self.in_flight > 0 || self.pinged;
         if waiting && silent >= SILENCE * 2 {
-            return Err(Broken(format!("the broker has not answered for {silent:.0?}")).into());
+            return Err(Broken::because(format!("the broker has not answered for {silent:.0?}")).into());
         }
         let due = !self.keep_alive.is_zero() && now.duration_since(self.spoke) >= self.keep_alive / 2;
         if !self.pinged && (due || (waiting && silent >= SILENCE)) {
@@ -508,7 +546,7 @@ impl Session {
 }
 
 fn unasked(pkid: u16) -> Broken {
-    Broken(format!("the broker confirmed packet {pkid}, which is not under way"))
+    Broken::because(format!("the broker confirmed packet {pkid}, which is not under way"))
 }
 
 /// MQTT 5, 3.4.2.1 and 3.5.2.1: what a reason code says of the record.

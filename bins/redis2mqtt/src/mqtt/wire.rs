@@ -79,8 +79,18 @@ pub(crate) enum Answer {
 
 /// The connection broke.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Broken(pub(crate) String);
+#[error("{reason}")]
+pub(crate) struct Broken {
+    pub(crate) reason: String,
+    /// The broker closed it in an orderly way, and without a word.
+    pub(crate) hung_up: bool,
+}
+
+impl Broken {
+    pub(crate) fn because(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), hung_up: false }
+    }
+}
 
 /// Why connecting failed.
 pub(crate) struct Refused {
@@ -144,12 +154,12 @@ impl Wire {
                     options.credentials.as_ref().map(|(user, password)| five::Login::new(user, password));
                 self.put_five(&five::Packet::Connect(connect, None, login));
                 self.flush().await.and(self.packet(connack_five).await).map(|answer| match answer {
-                    ConnAckFive::Five(packet) => granted_by_five(packet, options),
+                    ConnAckFive::Five(packet) => granted_by_five(*packet, options),
                     ConnAckFive::Older(code) => Err(refused_by_older(code)),
                 })
             }
         };
-        let mut granted = answer.unwrap_or_else(|Broken(reason)| {
+        let mut granted = answer.unwrap_or_else(|Broken { reason, .. }| {
             let hint = if options.address.tls.is_none() {
                 " (does it expect TLS? MQTT_USE_TLS is false)"
             } else {
@@ -239,8 +249,10 @@ impl Wire {
         };
         match tokio::time::timeout(TIMEOUT, send).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Broken(format!("connection lost: {error}"))),
-            Err(_) => Err(Broken(format!("connection lost: the broker took nothing for {TIMEOUT:?}"))),
+            Ok(Err(error)) => Err(Broken::because(format!("connection lost: {error}"))),
+            Err(_) => {
+                Err(Broken::because(format!("connection lost: the broker took nothing for {TIMEOUT:?}")))
+            }
         }
     }
 
@@ -281,9 +293,9 @@ impl Wire {
     async fn receive(&mut self) -> Result<(), Broken> {
         self.incoming.reserve(16 << 10);
         match self.socket.read_buf(&mut self.incoming).await {
-            Ok(0) => Err(Broken("the broker closed the connection".into())),
+            Ok(0) => Err(Broken { reason: "the broker closed the connection".into(), hung_up: true }),
             Ok(_) => Ok(()),
-            Err(error) => Err(Broken(format!("connection lost: {error}"))),
+            Err(error) => Err(Broken::because(format!("connection lost: {error}"))),
         }
     }
 }
@@ -319,7 +331,7 @@ fn five_packet(received: &mut BytesMut) -> Result<Option<five::Packet>, Broken> 
 
 /// What answers a CONNECT of version 5.
 enum ConnAckFive {
-    Five(five::Packet),
+    Five(Box<five::Packet>),
     /// A CONNACK as 3.1.1 has it, with its code: from a broker that knows nothing newer.
     Older(u8),
 }
@@ -329,7 +341,7 @@ fn connack_five(received: &mut BytesMut) -> Result<Option<ConnAckFive>, Broken> 
     if let [CONNACK, 2, _, code, ..] = received[..] {
         return Ok(Some(ConnAckFive::Older(code)));
     }
-    Ok(five_packet(received)?.map(ConnAckFive::Five))
+    Ok(five_packet(received)?.map(|packet| ConnAckFive::Five(Box::new(packet))))
 }
 
 /// MQTT 3.1.1, 3.2.2.3: 1 is an unacceptable protocol version.
@@ -339,7 +351,7 @@ fn refused_by_older(code: u8) -> Refused {
 }
 
 fn nonsense(error: &dyn std::fmt::Debug) -> Broken {
-    Broken(format!("the broker sent what is no MQTT: {error:?}"))
+    Broken::because(format!("the broker sent what is no MQTT: {error:?}"))
 }
 
 fn granted_by_four(packet: four::Packet) -> Result<Granted, Refused> {

@@ -243,7 +243,6 @@ fn trimmed_before_it_was_read_goes_on_with_what_is_left() {
 }
 
 #[test]
-#[ignore = "needs the detection of what was trimmed upstream"]
 fn what_was_trimmed_before_it_was_read_is_told_and_counted() {
     let (_redis, _broker, mut bridge, _) = trimmed_while_stopped();
     let line = bridge.wait_line("lost at the source");

@@ -243,25 +243,6 @@ fn a_broker_that_denies_and_hangs_up_is_understood() {
 }
 
 #[test]
-#[ignore = "what is refused for the same reason in several streams is dead-lettered to the last entry"]
-fn everything_refused_alike_holds_instead_of_emptying_the_streams_into_the_dead_letters() {
-    let scene = Scene::write();
-    let broker = FakeBroker::with(Manners::default(), |_, _| Answer::Code(0x90));
-    let mut bridge = Setup::new(scene.redis.port, broker.port).start();
-    bridge.wait_line("held, and tried again");
-    std::thread::sleep(Duration::from_secs(2));
-    let letters: usize = ["a", "b", "c"].iter().map(|key| scene.redis.letters(0, key).len()).sum();
-    assert_eq!(letters, 0, "{:#?}", bridge.lines());
-    broker.script(|_, _| Answer::Take);
-    let mut ledger = scene.ledger.clone();
-    ledger.wrote("b", &scene.bad);
-    broker.wait_complete(&ledger).check(0);
-    wait_settled(&scene.redis, &scene.streams);
-    bridge.stop();
-    bridge.check_errors(&["held, and tried again"]);
-}
-
-#[test]
 fn a_receive_maximum_of_one_is_kept() {
     let scene = Scene::write();
     let manners = Manners { receive_max: Some(1), ..Manners::default() };
@@ -274,7 +255,6 @@ fn a_receive_maximum_of_one_is_kept() {
 }
 
 #[test]
-#[ignore = "Mosquitto 2.0.11 closes the old connection without a word: two bridges take the session from each other"]
 fn a_session_taken_over_is_an_error_and_no_ping_pong() {
     let broker = Mosquitto::start();
     let (one, two) = (Redis::start(), Redis::start());
