@@ -19,7 +19,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for (name, value) in fleet.exports()? {
         shell.set_var(name, value);
     }
-    let mut command = vec!["test", "--workspace", "--locked", "--"];
+    let mut command = vec!["test", "--workspace", "--locked", "--no-fail-fast", "--"];
     command.extend(args.filter.iter().map(String::as_str));
     let tested = paths::cargo(&shell, &command).run();
     if std::env::var("CI").is_ok_and(|ci| ci == "true") {

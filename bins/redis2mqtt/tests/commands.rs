@@ -326,7 +326,7 @@ async fn letters_are_listed_and_shown() {
             "bytes = base64:/wA=",
         ],
     );
-    assert!(!ran.out.contains("1-1"), "{}", ran.out);
+    assert!(!ran.out.contains("entry 1-1"), "{}", ran.out);
     let ran = place.run(&["dead-letters", "show", &key, "--limit", "2"], &[]);
     ran.expect(0, &["… and more: --limit says how many are shown"]);
     assert!(ran.out.contains("entry 2-1") && !ran.out.contains("entry 3-1"), "{}", ran.out);
