@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::http::Uri;
 
 use crate::messages::Messages;
-use crate::mqtt::session::{Batch, Rules, Session, Suspicion};
+use crate::mqtt::session::{Batch, Rules, Session};
+use crate::mqtt::suspicion::Suspicion;
 use crate::mqtt::transport::Address;
 use crate::mqtt::wire::{self, Certainty, Options, Version};
 use crate::settings::{MqttSettings, Transport, Version as WantedVersion};

@@ -3,5 +3,6 @@
 //! event loop replays and drops what it likes when a connection ends.
 
 pub(crate) mod session;
+pub(crate) mod suspicion;
 pub(crate) mod transport;
 pub(crate) mod wire;

@@ -2,16 +2,16 @@
 //! was not confirmed is given back as unknown; nothing is kept for the next one but the suspicion against a record.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rumqttc::QoS;
 use sync_core::bridge::{Fate, Group, Lost, Record};
-use sync_core::record::EntryId;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::suspicion::{LOSSES, Suspicion};
 use super::wire::{Answer, Broken, Granted, Publish, Version, Wire};
 use crate::messages::Messages;
 
@@ -25,10 +25,6 @@ const QOS2_WINDOW_FOUR: u16 = 20;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Sent at once, in bytes, when much is to be sent.
 const WRITE: usize = 64 << 10;
-/// A broker that hangs up twice within this time, with nothing under way, has given the session to somebody else.
-const QUIET: Duration = Duration::from_secs(120);
-/// After so many lost connections with the same record first in line, it is refused.
-const LOSSES: u32 = 3;
 
 /// A group handed over, and where its fates go.
 pub(crate) struct Batch {
@@ -57,66 +53,6 @@ pub(crate) struct Rules {
     pub(crate) max_packet: Option<u32>,
     /// The client ID is as configured, so that somebody else may have it too.
     pub(crate) own_client_id: bool,
-}
-
-/// What outlives a session: whom to suspect when the broker hangs up without a word, as it must under 3.1.1.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Suspicion(Arc<Mutex<Suspects>>);
-
-#[derive(Debug, Default)]
-struct Suspects {
-    /// The record that stood first among the unconfirmed when connections were lost.
-    record: Option<Suspect>,
-    /// When the broker hung up last with nothing under way.
-    hung_up: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Suspect {
-    stream: String,
-    id: EntryId,
-    losses: u32,
-}
-
-impl Suspicion {
-    fn suspects(&self) -> MutexGuard<'_, Suspects> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn losses(&self, record: &Record) -> u32 {
-        let suspects = self.suspects();
-        let it = suspects.record.as_ref();
-        it.filter(|s| s.id == record.entry.id && s.stream == record.stream.spelled).map_or(0, |s| s.losses)
-    }
-
-    /// One more connection was lost with this record first; how many it makes.
-    fn lost(&self, record: &Record) -> u32 {
-        let losses = self.losses(record) + 1;
-        self.set(record, losses);
-        losses
-    }
-
-    fn set(&self, record: &Record, losses: u32) {
-        let suspect = Suspect { stream: record.stream.spelled.clone(), id: record.entry.id, losses };
-        self.suspects().record = Some(suspect);
-    }
-
-    fn cleared(&self, record: &Record) {
-        if self.losses(record) > 0 {
-            self.suspects().record = None;
-        }
-    }
-
-    /// Whether the broker did so a short time ago, and was there all the while.
-    fn hung_up_again(&self) -> bool {
-        let last = self.suspects().hung_up.replace(Instant::now());
-        last.is_some_and(|last| last.elapsed() < QUIET)
-    }
-
-    /// The broker cannot be reached: that is why it hung up.
-    pub(crate) fn broker_is_away(&self) {
-        self.suspects().hung_up = None;
-    }
 }
 
 /// A publish that waits for its confirmation.

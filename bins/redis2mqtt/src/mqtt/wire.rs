@@ -439,6 +439,22 @@ fn answer_four(packet: &four::Packet) -> Answer {
     }
 }
 
+/// PUBACK and PUBREC have the same reason codes (MQTT 5, 3.4.2.1 and 3.5.2.1), in two types.
+macro_rules! code_of {
+    ($reason:expr, $Reason:ty) => {
+        match $reason {
+            <$Reason>::Success => 0,
+            <$Reason>::NoMatchingSubscribers => 0x10,
+            <$Reason>::UnspecifiedError => 0x80,
+            <$Reason>::ImplementationSpecificError => 0x83,
+            <$Reason>::NotAuthorized => 0x87,
+            <$Reason>::TopicNameInvalid => 0x90,
+            <$Reason>::PacketIdentifierInUse => 0x91,
+            <$Reason>::QuotaExceeded => 0x97,
+            <$Reason>::PayloadFormatInvalid => 0x99,
+        }
+    };
+}
 fn answer_five(packet: five::Packet) -> Answer {
     match packet {
         five::Packet::PubAck(ack) => match ack.reason {
@@ -447,7 +463,7 @@ fn answer_five(packet: five::Packet) -> Answer {
             }
             reason => negative(
                 ack.pkid,
-                code_of_puback(reason),
+                code_of!(reason, five::PubAckReason),
                 &reason,
                 ack.properties.and_then(|p| p.reason_string),
             ),
@@ -458,7 +474,7 @@ fn answer_five(packet: five::Packet) -> Answer {
             }
             reason => negative(
                 rec.pkid,
-                code_of_pubrec(reason),
+                code_of!(reason, five::PubRecReason),
                 &reason,
                 rec.properties.and_then(|p| p.reason_string),
             ),
@@ -485,36 +501,6 @@ fn with_words(reason: String, said: Option<String>) -> String {
     match said {
         Some(said) => format!("{reason} ({said})"),
         None => reason,
-    }
-}
-
-fn code_of_puback(reason: five::PubAckReason) -> u8 {
-    use five::PubAckReason as Reason;
-    match reason {
-        Reason::Success => 0,
-        Reason::NoMatchingSubscribers => 0x10,
-        Reason::UnspecifiedError => 0x80,
-        Reason::ImplementationSpecificError => 0x83,
-        Reason::NotAuthorized => 0x87,
-        Reason::TopicNameInvalid => 0x90,
-        Reason::PacketIdentifierInUse => 0x91,
-        Reason::QuotaExceeded => 0x97,
-        Reason::PayloadFormatInvalid => 0x99,
-    }
-}
-
-fn code_of_pubrec(reason: five::PubRecReason) -> u8 {
-    use five::PubRecReason as Reason;
-    match reason {
-        Reason::Success => 0,
-        Reason::NoMatchingSubscribers => 0x10,
-        Reason::UnspecifiedError => 0x80,
-        Reason::ImplementationSpecificError => 0x83,
-        Reason::NotAuthorized => 0x87,
-        Reason::TopicNameInvalid => 0x90,
-        Reason::PacketIdentifierInUse => 0x91,
-        Reason::QuotaExceeded => 0x97,
-        Reason::PayloadFormatInvalid => 0x99,
     }
 }
 

@@ -1,0 +1,223 @@
+//! Looking for streams: by pattern in each database, and the named ones.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::future::Future;
+
+use bytes::Bytes;
+use fred::clients::Client;
+use fred::interfaces::ServerInterface;
+
+use super::Live;
+use crate::lane::Shared;
+use crate::record::StreamName;
+use crate::redis::connection::Connection;
+use crate::redis::{Fault, discovery, groups};
+use crate::settings::Discovery;
+use crate::telemetry::health::Severity;
+
+/// Looks for streams with one connection of its own.
+pub(super) struct Search {
+    connection: Option<Connection>,
+    /// How many databases the server has, where known.
+    databases: Option<Option<u32>>,
+    /// Named streams, and databases, of which something was said already.
+    reported: HashSet<String>,
+    searching: Option<Vec<u16>>,
+    /// The source was reported down from here.
+    reported_down: bool,
+}
+
+impl Search {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self {
+            connection: Some(connection),
+            databases: None,
+            reported: HashSet::new(),
+            searching: None,
+            reported_down: false,
+        }
+    }
+
+    /// The streams to be read, by database. A database that cannot be searched now is absent: what was found there
+    /// before goes on being read.
+    pub(super) async fn pass<S>(
+        &mut self,
+        shared: &Shared<S>,
+        live: &Live,
+    ) -> BTreeMap<u16, BTreeSet<Bytes>> {
+        let mut named: BTreeMap<u16, Vec<Bytes>> = BTreeMap::new();
+        for stream in &shared.settings.named {
+            named.entry(stream.db).or_default().push(stream.key.clone());
+        }
+        let range = live.discovery.as_ref().map(|discovery| discovery.dbs.clone()).unwrap_or_default();
+        let range = self.existing(shared, range).await;
+        if self.searching.as_ref() != Some(&range) {
+            if !range.is_empty() {
+                let list: Vec<_> = range.iter().map(u16::to_string).collect();
+                tracing::info!("Searching Redis databases {}", list.join(", "));
+            }
+            self.searching = Some(range.clone());
+        }
+        let mut found = BTreeMap::new();
+        let mut answered = true;
+        for db in range.iter().copied().chain(named.keys().copied()).collect::<BTreeSet<u16>>() {
+            let discovery = live.discovery.as_ref().filter(|_| range.contains(&db));
+            match self.database(shared, db, discovery, named.get(&db).map_or(&[], Vec::as_slice)).await {
+                Ok(streams) => {
+                    found.insert(db, streams);
+                }
+                Err(fault @ (Fault::Lost(_) | Fault::Busy(_))) => {
+                    answered = false;
+                    self.failed(shared, &fault);
+                }
+                Err(fault) => {
+                    if self.reported.insert(format!("database {db}")) {
+                        tracing::error!(database = db, "cannot look for streams: {fault}");
+                    }
+                }
+            }
+        }
+        if answered && std::mem::take(&mut self.reported_down) {
+            shared.health.up("source Redis");
+        }
+        // Databases that left the range are given up.
+        let searched = |db| live.discovery.as_ref().is_some_and(|discovery| discovery.dbs.contains(&db));
+        for db in (0..=u8::MAX).map(u16::from).filter(|db| !searched(*db) && !named.contains_key(db)) {
+            found.insert(db, BTreeSet::new());
+        }
+        found
+    }
+
+    pub(super) fn failed<S>(&mut self, shared: &Shared<S>, fault: &Fault) {
+        self.reported_down = true;
+        shared.health.down("source Redis", &fault.to_string(), Severity::Warn);
+    }
+
+    /// Does something in one database, on the connection or, where it broke, on a new one.
+    async fn in_database<S, T, F: Future<Output = Result<T, Fault>>>(
+        &mut self,
+        shared: &Shared<S>,
+        db: u16,
+        work: impl FnOnce(Client) -> F,
+    ) -> Result<T, Fault> {
+        let number = u8::try_from(db).map_err(|_| Fault::Other(format!("database {db} is above 255")))?;
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => shared.connector.connection(shared.default_db).await?,
+        };
+        let result = connection
+            .run(async |client| {
+                client.select(i64::from(number)).await?;
+                work(client).await
+            })
+            .await;
+        if !matches!(result, Err(Fault::Lost(_) | Fault::Busy(_))) {
+            self.connection = Some(connection);
+        }
+        result
+    }
+
+    async fn database<S>(
+        &mut self,
+        shared: &Shared<S>,
+        db: u16,
+        search: Option<&Discovery>,
+        named: &[Bytes],
+    ) -> Result<BTreeSet<Bytes>, Fault> {
+        let mut streams = BTreeSet::new();
+        if let Some(search) = search {
+            let suffix = &shared.settings.dead_letter_suffix;
+            let scan = async |client: Client| discovery::scan(&client, search, suffix, &shared.limiter).await;
+            match self.in_database(shared, db, scan).await {
+                Ok(found) => streams = found,
+                // Named streams are read all the same.
+                Err(fault) if fault.needs_human() && !named.is_empty() => {
+                    if self.reported.insert(format!("search {db}")) {
+                        tracing::error!(
+                            database = db,
+                            "cannot look for streams, only named ones are read: {fault}"
+                        );
+                    }
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+        let ask = async |client: Client| discovery::types(&client, named, &shared.limiter).await;
+        let types = match self.in_database(shared, db, ask).await {
+            Ok(types) => types,
+            // Reading them shows what they are.
+            Err(fault) if fault.needs_human() => vec!["stream".to_owned(); named.len()],
+            Err(fault) => return Err(fault),
+        };
+        let excluded = |key: &[u8]| search.is_some_and(|search| search.excludes(key));
+        for (key, kind) in named.iter().zip(types).filter(|(key, _)| !excluded(key)) {
+            let spelled = StreamName::new(db, key.clone()).spell(shared.default_db);
+            match kind.as_str() {
+                "stream" => {
+                    streams.insert(key.clone());
+                }
+                "none" if self.reported.insert(format!("absent {spelled}")) => {
+                    tracing::info!(
+                        stream = spelled,
+                        "named in REDIS_STREAMS and not there yet: read once it exists"
+                    );
+                }
+                "none" => {}
+                kind => {
+                    if self.reported.insert(format!("type {spelled}")) {
+                        tracing::warn!(
+                            stream = spelled,
+                            "named in REDIS_STREAMS and not read: the key holds a {kind}"
+                        );
+                    }
+                }
+            }
+        }
+        Ok(streams)
+    }
+
+    /// Without the databases that the server does not have: they are named in one warning.
+    async fn existing<S>(&mut self, shared: &Shared<S>, range: Vec<u16>) -> Vec<u16> {
+        if self.databases.is_none() {
+            let ask = async |client: Client| Ok(discovery::databases(&client).await);
+            self.databases = self.in_database(shared, shared.default_db, ask).await.ok();
+        }
+        let Some(Some(count)) = self.databases else { return range };
+        let (there, beyond): (Vec<u16>, Vec<u16>) = range.into_iter().partition(|db| u32::from(*db) < count);
+        if !beyond.is_empty() && self.reported.insert(format!("beyond {beyond:?}")) {
+            tracing::warn!(
+                "the server has {count} databases: {beyond:?} of SOURCE_REDIS_DB_SEARCH_RANGE are not there"
+            );
+        }
+        there
+    }
+
+    /// All that was found, if the group exists on none of it: then this is the first start.
+    pub(super) async fn present_at_first_start<S>(
+        &mut self,
+        shared: &Shared<S>,
+        found: &BTreeMap<u16, BTreeSet<Bytes>>,
+    ) -> HashSet<StreamName> {
+        let mut present = HashSet::new();
+        for (db, streams) in found.iter().filter(|(_, streams)| !streams.is_empty()) {
+            let keys: Vec<Bytes> = streams.iter().cloned().collect();
+            let group = &shared.settings.group;
+            let ask = async |client: Client| groups::having_group(&client, &keys, group).await;
+            let having = self.in_database(shared, *db, ask).await;
+            match having {
+                Ok(having) if !having.contains(&true) => {
+                    present.extend(keys.into_iter().map(|key| StreamName::new(*db, key)));
+                }
+                Ok(_) => return HashSet::new(),
+                Err(fault) => {
+                    // Reading too much is the safe side.
+                    tracing::warn!(
+                        "STREAM_START_ID=$ is not applied: cannot see which groups exist: {fault}"
+                    );
+                    return HashSet::new();
+                }
+            }
+        }
+        present
+    }
+}
