@@ -437,3 +437,6 @@ impl std::ops::IndexMut<usize> for Streams {
 pub(crate) fn set_held(slot: &Slot, held: bool) {
     slot.stream.metrics.held.store(u64::from(held), Relaxed);
 }
+
+#[cfg(test)]
+mod tests;
