@@ -111,6 +111,7 @@ impl Connector {
         attempts: u32,
     ) -> Result<(Client, ConnectHandle), Fault> {
         let mut config = self.config.clone();
+        let tls = config.tls.is_some();
         config.database =
             Some(u8::try_from(db).map_err(|_| Fault::Other(format!("database {db} is above 255")))?);
         let mut builder = Builder::from_config(config);
@@ -131,10 +132,27 @@ impl Connector {
             Err(error) => {
                 // Ends the client's own tasks; the error that counts is the first.
                 let _ = client.quit().await;
-                Err(error.into())
+                Err(with_hint(error.into(), tls))
             }
         }
     }
+}
+
+/// Says what to look at where the library's words do not: most first starts that fail do so over TLS.
+fn with_hint(fault: Fault, tls: bool) -> Fault {
+    let Fault::Lost(reason) = fault else { return fault };
+    let words = reason.to_ascii_lowercase();
+    let has = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
+    let hint = if tls && has(&["certificate"]) {
+        " (is …_SSL_CA the authority that signed its certificate?)"
+    } else if tls && has(&["timed out", "invalidmessage", "contenttype", "eof"]) {
+        " (does it speak TLS on this port? …_SSL is true)"
+    } else if !tls && has(&["reset", "eof", "closed", "protocol"]) {
+        " (does it expect TLS? …_SSL is false)"
+    } else {
+        ""
+    };
+    Fault::Lost(format!("{reason}{hint}"))
 }
 
 /// One connection, for one thing at a time.
