@@ -208,19 +208,30 @@ impl<S: Sink> Lane<S> {
     /// in the dead letters and is acknowledged, and each stream of which something came back is restarted.
     async fn settle(&mut self, flight: Flight, fates: Vec<Fate>) {
         let Flight { group, bytes, since, .. } = flight;
-        let hold_all = refused_alike(&fates);
+        let got_through = fates.contains(&Fate::Delivered);
+        let alike = refused_alike(&fates);
         let mut settled = Vec::with_capacity(group.len());
+        let mut released = Vec::new();
         for (record, fate) in group.iter().zip(fates) {
             let id = record.entry.id;
-            self.streams[record.slot].in_flight -= 1;
+            let slot = &mut self.streams[record.slot];
+            slot.in_flight -= 1;
             match fate {
                 Fate::Delivered => {
                     record.stream.metrics.delivered.fetch_add(1, Relaxed);
+                    slot.last_refusal = None;
+                    slot.spare_backoff = None;
+                    if slot.hold.is_some() {
+                        released.push(record.slot);
+                    }
                     settled.push((record.slot, id));
                 }
-                Fate::Refused(reason) if hold_all => self.hold(record, &reason, true, &mut settled).await,
-                Fate::Unfit(reason) | Fate::Refused(reason) => {
-                    let attempts = self.streams[record.slot].count_attempt(id);
+                Fate::Refused(reason) => {
+                    let again = alike || (!got_through && slot.last_refusal.as_ref() == Some(&reason));
+                    self.refused(record, &reason, again, &mut settled).await;
+                }
+                Fate::Unfit(reason) => {
+                    let attempts = slot.count_attempt(id);
                     self.bury(record, &reason, attempts, &mut settled).await;
                 }
                 Fate::Held(reason) => self.hold(record, &reason, true, &mut settled).await,
@@ -232,7 +243,38 @@ impl<S: Sink> Lane<S> {
         self.held_bytes.resize(self.held_bytes.bytes() - bytes);
         self.shared.metrics.delivery_seconds(since.elapsed().as_secs_f64());
         self.acknowledge(settled).await;
+        for slot in released {
+            // One that restarts was just held for a later record of the same group.
+            if !self.streams.is_restarting(slot) {
+                self.release(slot);
+            }
+        }
         self.forget_gone();
+    }
+
+    /// A record is poison only if it is refused alone, and not even then if the destination refuses its stream's
+    /// records one after the other for that reason and takes nothing in between: then it is the destination that is
+    /// wrong. The stream is held, and they are tried, and buried, one at a time and ever more slowly.
+    async fn refused(
+        &mut self,
+        record: &Record,
+        reason: &str,
+        again: bool,
+        settled: &mut Vec<(usize, EntryId)>,
+    ) {
+        let slot = &mut self.streams[record.slot];
+        if slot.hold.is_none() && again {
+            return self.hold(record, reason, true, settled).await;
+        }
+        slot.last_refusal = Some(reason.to_owned());
+        let delay = slot.hold.as_mut().map(|hold| hold.backoff.next_delay());
+        let attempts = slot.count_attempt(record.entry.id);
+        self.bury(record, reason, attempts, settled).await;
+        if let Some(delay) = delay
+            && !self.streams.is_restarting(record.slot)
+        {
+            self.streams.restart(record.slot, Instant::now() + delay);
+        }
     }
 
     /// The record stays pending; its stream is read again from what is pending, once all in flight has settled.
@@ -268,7 +310,9 @@ impl<S: Sink> Lane<S> {
 
     fn hold_back(&mut self, record: &Record, reason: &str, needs_human: bool, retry: RetrySettings) {
         let slot = &mut self.streams[record.slot];
-        let hold = slot.hold.get_or_insert_with(|| Hold { backoff: Backoff::new(retry) });
+        let spare = slot.spare_backoff.take();
+        let hold =
+            slot.hold.get_or_insert_with(|| Hold { backoff: spare.unwrap_or_else(|| Backoff::new(retry)) });
         let delay = hold.backoff.next_delay();
         set_held(slot, true);
         let severity = if needs_human { Severity::Error } else { Severity::Warn };
@@ -279,9 +323,11 @@ impl<S: Sink> Lane<S> {
     /// The destination takes the stream again, or nothing is left of what it did not take.
     fn release(&mut self, slot: usize) {
         let slot = &mut self.streams[slot];
-        if slot.hold.take().is_some() {
+        if let Some(hold) = slot.hold.take() {
             set_held(slot, false);
             slot.reported_down = false;
+            // The next refusal for the same reason goes on where this one ended.
+            slot.spare_backoff = slot.last_refusal.is_some().then_some(hold.backoff);
             self.shared.health.up(&format!("stream {}", slot.stream.spelled));
         }
     }
@@ -331,10 +377,6 @@ impl<S: Sink> Lane<S> {
             }
             slot.stream.metrics.acknowledged.fetch_add(run.len() as u64, Relaxed);
             by_stream.push((slot.stream.name.key.clone(), run.iter().map(|(_, id)| *id).collect()));
-            // A stream that restarts was just held for a later record of the same group.
-            if !self.streams.is_restarting(run[0].0) {
-                self.release(run[0].0);
-            }
         }
         let mut backoff = Backoff::new(self.shared.redis_retry);
         loop {

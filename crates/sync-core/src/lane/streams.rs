@@ -56,6 +56,10 @@ pub(crate) struct Slot {
     entry_size: usize,
     /// While it is there, one record at a time is tried.
     pub(crate) hold: Option<Hold>,
+    /// Why its last record was refused, if none was delivered since.
+    pub(crate) last_refusal: Option<String>,
+    /// Of a hold that ended with everything refused and nothing delivered.
+    pub(crate) spare_backoff: Option<Backoff>,
     /// Negative answers so far, by entry: few at a time.
     attempts: Vec<(EntryId, u32)>,
     /// The last entry settled, and the first that came back: where a lost group is taken up again.
@@ -183,6 +187,8 @@ impl Streams {
             waiting: 0,
             entry_size: UNSEEN,
             hold: None,
+            last_refusal: None,
+            spare_backoff: None,
             attempts: Vec::new(),
             last_settled: None,
             first_unsettled: None,

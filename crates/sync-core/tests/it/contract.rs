@@ -182,6 +182,31 @@ async fn several_refused_for_one_reason_are_tried_alone_before_they_are_buried()
 }
 
 #[tokio::test]
+async fn one_refusal_after_the_other_is_the_destinations_and_not_the_records() {
+    let mended = Arc::new(AtomicBool::new(false));
+    let script = Script::new({
+        let mended = mended.clone();
+        move |_| if mended.load(Relaxed) { Fate::Delivered } else { Fate::Refused("not like this".into()) }
+    });
+    let mut bridge = Bridge::new("trickle", &script).await;
+    bridge.start();
+    // They come one at a time, so that none is refused together with another.
+    for number in 1..=3 {
+        bridge.add("s", [number]).await;
+        let letters = || async { bridge.letters("s").await };
+        until("its letter", async || (letters().await.len() as u64 == number, letters().await)).await;
+    }
+    let letters = bridge.letters("s").await;
+    let attempts: Vec<&str> = letters.iter().map(|letter| letter["attempts"].as_str()).collect();
+    assert_eq!(attempts, ["1", "2", "2"], "the first is poison, the next are held and tried again first");
+    mended.store(true, Relaxed);
+    bridge.add("s", 4..=10).await;
+    until("the rest", async || (script.arrived().len() == 7, script.arrived())).await;
+    bridge.stop().await;
+    assert_eq!(bridge.health.ready(), Ok(()));
+}
+
+#[tokio::test]
 async fn a_reply_that_is_lost_with_its_connection_is_delivered_before_what_came_later() {
     let script = Script::new(|_| Fate::Delivered);
     let proxy = Proxy::start(&redis_url(), b"-1\r\n*2").await;
