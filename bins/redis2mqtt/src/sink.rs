@@ -15,10 +15,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::http::Uri;
 
 use crate::messages::Messages;
+use crate::mqtt::handshake::{self, Certainty, Options};
 use crate::mqtt::session::{Batch, Rules, Session};
 use crate::mqtt::suspicion::Suspicion;
 use crate::mqtt::transport::Address;
-use crate::mqtt::wire::{self, Certainty, Options, Version};
+use crate::mqtt::wire::{self, Version};
 use crate::settings::{MqttSettings, Transport, Version as WantedVersion};
 
 /// Groups that may wait for the session at once: two for each of many lanes.
@@ -100,7 +101,7 @@ impl MqttSink {
             WantedVersion::Auto if only_four => Version::Four,
             WantedVersion::V5 | WantedVersion::Auto => Version::Five,
         };
-        let refused = match wire::connect(&self.options, version).await {
+        let refused = match handshake::connect(&self.options, version).await {
             Ok(connected) => return Ok(connected),
             Err(refused) => refused,
         };
@@ -109,8 +110,9 @@ impl MqttSink {
             return Err(refused.unreachable);
         };
         // Where 3.1.1 does not work either, the first answer says more.
-        let connected =
-            wire::connect(&self.options, Version::Four).await.map_err(|_| refused.unreachable.clone())?;
+        let connected = handshake::connect(&self.options, Version::Four)
+            .await
+            .map_err(|_| refused.unreachable.clone())?;
         tracing::warn!(
             "the broker does not take MQTT 5 ({}): MQTT 3.1.1 is used, which cannot say why a publish is denied; MQTT_VERSION=4 is without this warning",
             refused.unreachable.reason

@@ -2,6 +2,7 @@
 //! connection. rumqttc codes the packets; which publish was confirmed is counted here, because its own
 //! event loop replays and drops what it likes when a connection ends.
 
+pub(crate) mod handshake;
 pub(crate) mod session;
 pub(crate) mod suspicion;
 pub(crate) mod transport;

@@ -7,28 +7,16 @@ use bytes::{Bytes, BytesMut};
 use rumqttc::QoS;
 use rumqttc::mqttbytes::{self, v4 as four};
 use rumqttc::v5::mqttbytes::{self as mqttbytes_five, v5 as five};
-use sync_core::bridge::Unreachable;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::transport::{self, Address, Socket};
+use super::transport::Socket;
 
 /// How long connecting may take, and each write to a socket.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 /// What a broker may send a publisher is small; some answer with long reasons.
 const MAX_INCOMING: u32 = 1 << 20;
 /// The largest packet that MQTT can express (MQTT 5, 2.1.4).
 pub(crate) const MAX_PACKET: u32 = 268_435_460;
-
-/// What to connect with.
-#[derive(Clone)]
-pub(crate) struct Options {
-    pub(crate) address: Address,
-    pub(crate) client_id: String,
-    pub(crate) credentials: Option<(String, String)>,
-    pub(crate) keep_alive: Duration,
-    pub(crate) qos: QoS,
-    pub(crate) retain: bool,
-}
 
 /// The protocol's version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,83 +80,13 @@ impl Broken {
     }
 }
 
-/// Why connecting failed.
-pub(crate) struct Refused {
-    pub(crate) unreachable: Unreachable,
-    /// The broker may not know this version of the protocol: it said so, or it closed the connection or answered
-    /// something else than the version's CONNACK.
-    pub(crate) version: Option<Certainty>,
-}
-
-/// How sure it is that the version was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Certainty {
-    /// The broker said so.
-    Said,
-    /// It hung up, or answered something else.
-    Suspected,
-}
-
-/// One attempt to connect.
-pub(crate) async fn connect(options: &Options, version: Version) -> Result<(Wire, Granted), Refused> {
-    let attempt = async {
-        let socket = match transport::connect(&options.address).await {
-            Ok(socket) => socket,
-            Err(unreachable) => return Err(Refused { unreachable, version: None }),
-        };
-        let mut wire = Wire { socket, version, incoming: BytesMut::new(), outgoing: BytesMut::new() };
-        let granted = wire.introduce(options).await?;
-        Ok((wire, granted))
-    };
-    tokio::time::timeout(TIMEOUT, attempt)
-        .await
-        .unwrap_or_else(|_| Err(refused(format!("no answer within {TIMEOUT:?}"), false, None)))
-}
-
-fn refused(reason: String, needs_human: bool, version: Option<Certainty>) -> Refused {
-    Refused { unreachable: Unreachable { reason, needs_human }, version }
-}
-
 impl Wire {
-    pub(crate) fn version(&self) -> Version {
-        self.version
+    pub(super) fn on(socket: Box<dyn Socket>, version: Version) -> Self {
+        Self { socket, version, incoming: BytesMut::new(), outgoing: BytesMut::new() }
     }
 
-    /// CONNECT and CONNACK. Every session begins anew: what an earlier one left is pending in the source.
-    async fn introduce(&mut self, options: &Options) -> Result<Granted, Refused> {
-        let keep_alive = u16::try_from(options.keep_alive.as_secs()).unwrap_or(u16::MAX);
-        let client_id = options.client_id.clone();
-        let answer = match self.version {
-            Version::Four => {
-                let mut connect = four::Connect::new(client_id);
-                connect.keep_alive = keep_alive;
-                if let Some((user, password)) = &options.credentials {
-                    connect.set_login(user, password);
-                }
-                self.put_four(&four::Packet::Connect(connect));
-                self.flush().await.and(self.packet(four_packet).await).map(granted_by_four)
-            }
-            Version::Five => {
-                let connect = five::Connect { keep_alive, client_id, clean_start: true, properties: None };
-                let login =
-                    options.credentials.as_ref().map(|(user, password)| five::Login::new(user, password));
-                self.put_five(&five::Packet::Connect(connect, None, login));
-                self.flush().await.and(self.packet(connack_five).await).map(|answer| match answer {
-                    ConnAckFive::Five(packet) => granted_by_five(*packet, options),
-                    ConnAckFive::Older(code) => Err(refused_by_older(code)),
-                })
-            }
-        };
-        let mut granted = answer.unwrap_or_else(|Broken { reason, .. }| {
-            let hint = if options.address.tls.is_none() {
-                " (does it expect TLS? MQTT_USE_TLS is false)"
-            } else {
-                ""
-            };
-            Err(refused(format!("no CONNACK: {reason}{hint}"), false, Some(Certainty::Suspected)))
-        })?;
-        granted.keep_alive = granted.keep_alive.or(Some(options.keep_alive));
-        Ok(granted)
+    pub(crate) fn version(&self) -> Version {
+        self.version
     }
 
     /// Puts a publish into the buffer.
@@ -228,11 +146,11 @@ impl Wire {
     }
 
     // Nothing that is put here is larger than MQTT allows: the session checks a publish's size before.
-    fn put_four(&mut self, packet: &four::Packet) {
+    pub(super) fn put_four(&mut self, packet: &four::Packet) {
         packet.write(&mut self.outgoing, usize::MAX).expect("the packet is well formed");
     }
 
-    fn put_five(&mut self, packet: &five::Packet) {
+    pub(super) fn put_five(&mut self, packet: &five::Packet) {
         packet.write(&mut self.outgoing, None).expect("the packet is well formed");
     }
 
@@ -281,7 +199,10 @@ impl Wire {
         }
     }
 
-    async fn packet<P>(&mut self, next: fn(&mut BytesMut) -> Result<Option<P>, Broken>) -> Result<P, Broken> {
+    pub(super) async fn packet<P>(
+        &mut self,
+        next: fn(&mut BytesMut) -> Result<Option<P>, Broken>,
+    ) -> Result<P, Broken> {
         loop {
             if let Some(packet) = next(&mut self.incoming)? {
                 return Ok(packet);
@@ -300,7 +221,7 @@ impl Wire {
     }
 }
 
-fn four_packet(received: &mut BytesMut) -> Result<Option<four::Packet>, Broken> {
+pub(super) fn four_packet(received: &mut BytesMut) -> Result<Option<four::Packet>, Broken> {
     match four::Packet::read(received, MAX_INCOMING as usize) {
         Ok(packet) => Ok(Some(packet)),
         Err(mqttbytes::Error::InsufficientBytes(_)) => Ok(None),
@@ -321,7 +242,7 @@ fn read_five(received: &mut BytesMut) -> Result<five::Packet, mqttbytes_five::Er
     five::Packet::read(received, Some(MAX_INCOMING))
 }
 
-fn five_packet(received: &mut BytesMut) -> Result<Option<five::Packet>, Broken> {
+pub(super) fn five_packet(received: &mut BytesMut) -> Result<Option<five::Packet>, Broken> {
     match read_five(received) {
         Ok(packet) => Ok(Some(packet)),
         Err(mqttbytes_five::Error::InsufficientBytes(_)) => Ok(None),
@@ -329,94 +250,8 @@ fn five_packet(received: &mut BytesMut) -> Result<Option<five::Packet>, Broken> 
     }
 }
 
-/// What answers a CONNECT of version 5.
-enum ConnAckFive {
-    Five(Box<five::Packet>),
-    /// A CONNACK as 3.1.1 has it, with its code: from a broker that knows nothing newer.
-    Older(u8),
-}
-
-fn connack_five(received: &mut BytesMut) -> Result<Option<ConnAckFive>, Broken> {
-    const CONNACK: u8 = 0x20;
-    if let [CONNACK, 2, _, code, ..] = received[..] {
-        return Ok(Some(ConnAckFive::Older(code)));
-    }
-    Ok(five_packet(received)?.map(|packet| ConnAckFive::Five(Box::new(packet))))
-}
-
-/// MQTT 3.1.1, 3.2.2.3: 1 is an unacceptable protocol version.
-fn refused_by_older(code: u8) -> Refused {
-    let version = if code == 1 { Certainty::Said } else { Certainty::Suspected };
-    refused(format!("refused the connection in the words of MQTT 3.1.1 (code {code})"), false, Some(version))
-}
-
 fn nonsense(error: &dyn std::fmt::Debug) -> Broken {
     Broken::because(format!("the broker sent what is no MQTT: {error:?}"))
-}
-
-fn granted_by_four(packet: four::Packet) -> Result<Granted, Refused> {
-    use four::ConnectReturnCode as Code;
-    match packet {
-        four::Packet::ConnAck(ack) => match ack.code {
-            Code::Success => Ok(Granted { receive_max: u16::MAX, max_packet: MAX_PACKET, keep_alive: None }),
-            code => {
-                let needs_human =
-                    matches!(code, Code::BadUserNamePassword | Code::NotAuthorized | Code::BadClientId);
-                let version = matches!(code, Code::RefusedProtocolVersion).then_some(Certainty::Said);
-                Err(refused(format!("refused the connection: {code:?}"), needs_human, version))
-            }
-        },
-        other => Err(refused(format!("answered CONNECT with {other:?}"), false, Some(Certainty::Suspected))),
-    }
-}
-
-fn granted_by_five(packet: five::Packet, options: &Options) -> Result<Granted, Refused> {
-    use five::ConnectReturnCode as Code;
-    let ack = match packet {
-        five::Packet::ConnAck(ack) => ack,
-        other => {
-            return Err(refused(
-                format!("answered CONNECT with {other:?}"),
-                false,
-                Some(Certainty::Suspected),
-            ));
-        }
-    };
-    let said = |said: Option<String>| said.map(|said| format!(" ({said})")).unwrap_or_default();
-    if ack.code != Code::Success {
-        let version = matches!(ack.code, Code::UnsupportedProtocolVersion | Code::RefusedProtocolVersion)
-            .then_some(Certainty::Said);
-        let needs_human = matches!(
-            ack.code,
-            Code::BadUserNamePassword
-                | Code::NotAuthorized
-                | Code::Banned
-                | Code::BadAuthenticationMethod
-                | Code::ClientIdentifierNotValid
-                | Code::BadClientId
-        );
-        let words = said(ack.properties.and_then(|properties| properties.reason_string));
-        return Err(refused(format!("refused the connection: {:?}{words}", ack.code), needs_human, version));
-    }
-    let properties = ack.properties.as_ref();
-    let max_qos = properties.and_then(|p| p.max_qos).unwrap_or(2);
-    if options.qos as u8 > max_qos {
-        return Err(refused(
-            format!("takes QoS {max_qos} at most, and MQTT_QOS is {}", options.qos as u8),
-            true,
-            None,
-        ));
-    }
-    if options.retain && properties.and_then(|p| p.retain_available) == Some(0) {
-        return Err(refused("keeps no retained messages, and MQTT_RETAIN is true".into(), true, None));
-    }
-    Ok(Granted {
-        receive_max: properties.and_then(|p| p.receive_max).unwrap_or(u16::MAX).max(1),
-        max_packet: properties.and_then(|p| p.max_packet_size).unwrap_or(MAX_PACKET),
-        keep_alive: properties
-            .and_then(|p| p.server_keep_alive)
-            .map(|seconds| Duration::from_secs(seconds.into())),
-    })
 }
 
 /// One message to publish.
