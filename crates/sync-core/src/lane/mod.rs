@@ -497,8 +497,13 @@ impl<S: Sink> Lane<S> {
         self.shared.health.up(&format!("source Redis database {}", self.db));
     }
 
+    /// When there will be something to ask for that nothing else would tell. What is due already waits for something
+    /// else: for the step under way, unless that can be cut short, or for room.
     fn wake_at(&self) -> Option<Instant> {
-        [self.streams.wake_at(), self.source.retry_at()].into_iter().flatten().min()
+        let at = [self.streams.wake_at(), self.source.retry_at()].into_iter().flatten().min()?;
+        let told =
+            if self.source.is_under_way() { !self.source.can_be_woken() } else { at <= Instant::now() };
+        (!told).then_some(at)
     }
 }
 

@@ -69,6 +69,11 @@ impl SourceStep {
         self.under_way.is_some()
     }
 
+    /// A blocked read is under way, and was not cut short yet.
+    pub(super) fn can_be_woken(&self) -> bool {
+        self.waker.is_some()
+    }
+
     pub(super) fn wants_budget(&self) -> bool {
         self.starved
     }
