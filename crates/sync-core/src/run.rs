@@ -97,7 +97,9 @@ pub enum StartError {
 pub async fn run<S: Sink>(bridge: Bridge<S>) -> Result<(), StartError> {
     let connector = Connector::new(bridge.redis.clone())?;
     let stop = bridge.stop.clone();
-    let searcher = at_start(bridge.redis.retry, &stop, || connector.connection(bridge.redis.db)).await;
+    let source = format!("source Redis at {}", connector.address());
+    let searcher =
+        at_start(&source, bridge.redis.retry, &stop, || connector.connection(bridge.redis.db)).await;
     let searcher = match searcher {
         Started::Yes(connection) => connection,
         Started::Stopped => return Ok(()),
@@ -107,7 +109,7 @@ pub async fn run<S: Sink>(bridge: Bridge<S>) -> Result<(), StartError> {
     };
     tracing::info!(address = connector.address(), "connected to the source Redis");
     let sink = Arc::new(bridge.sink);
-    let lost = match at_start(bridge.sink_retry, &stop, || sink.connect()).await {
+    let lost = match at_start(&sink.destination(), bridge.sink_retry, &stop, || sink.connect()).await {
         Started::Yes(lost) => lost,
         Started::Stopped => return Ok(()),
         Started::No(reason, attempts) => {
@@ -179,6 +181,7 @@ enum Started<T, E> {
 
 /// Attempts at start are bounded by the settings; a stop ends them.
 async fn at_start<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
+    what: &str,
     retry: RetrySettings,
     stop: &Shutdown,
     attempt: impl Fn() -> F,
@@ -200,7 +203,7 @@ async fn at_start<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
                     attempt = attempts,
                     of = retry.max_retries,
                     ?delay,
-                    "not connected yet: {error}"
+                    "not connected to the {what} yet: {error}"
                 );
                 tokio::select! {
                     () = sleep(delay) => {}
