@@ -203,7 +203,7 @@ async fn at_start<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
                     attempt = attempts,
                     of = retry.max_retries,
                     ?delay,
-                    "not connected to the {what} yet: {error}"
+                    "not connected yet to the {what}: {error}"
                 );
                 tokio::select! {
                     () = sleep(delay) => {}

@@ -146,6 +146,8 @@ impl<S: Sink> Lane<S> {
         self.take_wanted(&wanted.borrow_and_update().clone());
         loop {
             let stopping = stop.is_requested();
+            // One time for all that is decided in this turn: what is not due for one is in the future for the other.
+            let now = Instant::now();
             if stopping {
                 self.purge(|_, _| true);
                 self.source.wake();
@@ -155,9 +157,9 @@ impl<S: Sink> Lane<S> {
                 }
             } else {
                 self.hand_over(*sink_up.borrow_and_update());
-                self.begin_step();
+                self.begin_step(now);
             }
-            let wake_at = self.wake_at();
+            let wake_at = self.wake_at(now);
             // What is settled comes first: it frees memory and lets the next group go. No branch drops an operation
             // that is under way: each polls a future that lives in `self`.
             tokio::select! {
@@ -497,13 +499,17 @@ impl<S: Sink> Lane<S> {
         self.shared.health.up(&format!("source Redis database {}", self.db));
     }
 
-    /// When there will be something to ask for that nothing else would tell. What is due already waits for something
-    /// else: for the step under way, unless that can be cut short, or for room.
-    fn wake_at(&self) -> Option<Instant> {
-        let at = [self.streams.wake_at(), self.source.retry_at()].into_iter().flatten().min()?;
-        let told =
-            if self.source.is_under_way() { !self.source.can_be_woken() } else { at <= Instant::now() };
-        (!told).then_some(at)
+    /// When there will be something to ask for that nothing else would tell. What was due at `now` already waits for
+    /// something else: for the step under way, unless that can be cut short, or for room.
+    fn wake_at(&self, now: Instant) -> Option<Instant> {
+        if self.source.is_under_way() {
+            return self.streams.wake_at().filter(|_| self.source.can_be_woken());
+        }
+        [self.streams.wake_at_after(now), self.source.retry_at()]
+            .into_iter()
+            .flatten()
+            .filter(|at| *at > now)
+            .min()
     }
 }
 

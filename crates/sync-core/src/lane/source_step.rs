@@ -112,9 +112,9 @@ impl SourceStep {
 
 impl<S: Sink> Lane<S> {
     /// Starts the next step if there is one to take and room for what it brings.
-    pub(super) fn begin_step(&mut self) {
+    pub(super) fn begin_step(&mut self, now: Instant) {
         let full = self.waiting.len() >= GROUP_RECORDS || self.waiting_bytes >= GROUP_BYTES;
-        let early = self.source.retry_at.is_some_and(|at| at > Instant::now());
+        let early = self.source.retry_at.is_some_and(|at| at > now);
         if self.source.is_under_way() || full || early {
             return;
         }
@@ -130,8 +130,7 @@ impl<S: Sink> Lane<S> {
         let wanted = READ_BUDGET / 2 / self.shared.lanes;
         let share = self.shared.budget.set_aside(wanted);
         self.source.starved = share.is_none();
-        let step =
-            share.and_then(|share| Some((self.streams.next_step(share.bytes(), Instant::now())?, share)));
+        let step = share.and_then(|share| Some((self.streams.next_step(share.bytes(), now)?, share)));
         let Some((step, share)) = step else {
             self.source.reader = Some(reader);
             return;

@@ -325,11 +325,19 @@ impl Streams {
 
     /// When the next restart is due that waits for nothing but time.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
-        let due = |&slot: &usize| match self[slot].phase {
+        self.restarts().min()
+    }
+
+    /// The same, of those that are not due yet.
+    pub(crate) fn wake_at_after(&self, now: Instant) -> Option<Instant> {
+        self.restarts().filter(|at| *at > now).min()
+    }
+
+    fn restarts(&self) -> impl Iterator<Item = Instant> {
+        self.restarting.iter().filter_map(|&slot| match self[slot].phase {
             Phase::Restart(at) if self[slot].in_flight == 0 && !self[slot].leaving => Some(at),
             _ => None,
-        };
-        self.restarting.iter().filter_map(due).min()
+        })
     }
 
     /// What to ask for next, within `share` bytes. Pages of pending entries and reads of new ones take turns.

@@ -11,6 +11,9 @@ pub(crate) struct Proxy {
     pub(crate) url: String,
     /// How many replies that hold the mark are still to be swallowed.
     swallow: Arc<AtomicU32>,
+    /// How many connections are still accepted, and how many after them are closed at once.
+    accept: Arc<AtomicU32>,
+    refuse: Arc<AtomicU32>,
 }
 
 impl Proxy {
@@ -20,9 +23,13 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("redis://{}", listener.local_addr().unwrap());
         let swallow = Arc::new(AtomicU32::new(0));
-        let counter = swallow.clone();
+        let (accept, refuse) = (Arc::new(AtomicU32::new(u32::MAX)), Arc::new(AtomicU32::new(0)));
+        let (counter, accepted, refused) = (swallow.clone(), accept.clone(), refuse.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                if !take_one(&accepted) && take_one(&refused) {
+                    continue;
+                }
                 tokio::spawn(pass(
                     client,
                     TcpStream::connect(server.clone()).await.unwrap(),
@@ -31,7 +38,7 @@ impl Proxy {
                 ));
             }
         });
-        Self { url, swallow }
+        Self { url, swallow, accept, refuse }
     }
 
     /// The next so many marked replies are lost with their connections.
@@ -39,9 +46,23 @@ impl Proxy {
         self.swallow.store(replies, SeqCst);
     }
 
+    /// After so many more connections, so many are closed at once.
+    pub(crate) fn refuse(&self, after: u32, connections: u32) {
+        self.accept.store(after, SeqCst);
+        self.refuse.store(connections, SeqCst);
+    }
+
+    pub(crate) fn left_to_refuse(&self) -> u32 {
+        self.refuse.load(SeqCst)
+    }
+
     pub(crate) fn left(&self) -> u32 {
         self.swallow.load(SeqCst)
     }
+}
+
+fn take_one(counter: &AtomicU32) -> bool {
+    counter.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
 }
 
 async fn pass(client: TcpStream, server: TcpStream, mark: &'static [u8], swallow: Arc<AtomicU32>) {
@@ -51,8 +72,7 @@ async fn pass(client: TcpStream, server: TcpStream, mark: &'static [u8], swallow
     let mut reply = vec![0; 1 << 16];
     while let Ok(length @ 1..) = from_server.read(&mut reply).await {
         let marked = reply[..length].windows(mark.len()).any(|window| window == mark);
-        let one_less = |left: u32| left.checked_sub(1);
-        if marked && swallow.fetch_update(SeqCst, SeqCst, one_less).is_ok() {
+        if marked && take_one(&swallow) {
             break;
         }
         if to_client.write_all(&reply[..length]).await.is_err() {

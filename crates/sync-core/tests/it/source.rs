@@ -6,7 +6,22 @@ use fred::prelude::*;
 use sync_core::bridge::Fate;
 use sync_core::settings::StartId;
 
-use crate::script::{Bridge, Script, assert_in_order, client, until};
+use crate::proxy::Proxy;
+use crate::script::{Bridge, Script, assert_in_order, client, redis_url, until};
+
+#[tokio::test]
+async fn a_lane_whose_first_connections_fail_tries_again() {
+    let script = Script::new(|_| Fate::Delivered);
+    let proxy = Proxy::start(&redis_url(), b"never").await;
+    // The search and the lane's commands get theirs; the lane's reader gets none three times.
+    proxy.refuse(2, 3);
+    let mut bridge = Bridge::new("refused", &script).await.through(&proxy.url);
+    bridge.add("s", 1..=10).await;
+    bridge.start();
+    until("all", async || (script.arrived().len() == 10, (script.arrived(), proxy.left_to_refuse()))).await;
+    bridge.stop().await;
+    assert_eq!(proxy.left_to_refuse(), 0);
+}
 
 #[tokio::test]
 async fn what_others_left_pending_comes_first_in_order() {
