@@ -70,7 +70,10 @@ pub(super) async fn deal_out<S: Sink>(
         if homes.len() > REMEMBERED {
             homes.retain(|name: &StreamName, at: &mut usize| lanes[*at].streams.contains(&name.key));
         }
-        let interval = live.borrow().interval;
+        let mut interval = live.borrow().interval;
+        if search.has_failed() {
+            interval = interval.min(shared.redis_retry.base);
+        }
         tokio::select! {
             () = stop.requested() => return lanes,
             () = sleep(interval) => {}

@@ -88,33 +88,45 @@ impl Search {
         found
     }
 
+    /// Whether the last pass failed: then the next should not wait for its time.
+    pub(super) fn has_failed(&self) -> bool {
+        self.reported_down
+    }
+
     pub(super) fn failed<S>(&mut self, shared: &Shared<S>, fault: &Fault) {
         self.reported_down = true;
         shared.health.down("source Redis", &fault.to_string(), Severity::Warn);
     }
 
-    /// Does something in one database, on the connection or, where it broke, on a new one.
+    /// Does something in one database. A connection kept from the last pass may have ended meanwhile: that is no
+    /// outage, and a new one is tried at once.
     async fn in_database<S, T, F: Future<Output = Result<T, Fault>>>(
         &mut self,
         shared: &Shared<S>,
         db: u16,
-        work: impl FnOnce(Client) -> F,
+        work: impl Fn(Client) -> F,
     ) -> Result<T, Fault> {
         let number = u8::try_from(db).map_err(|_| Fault::Other(format!("database {db} is above 255")))?;
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => shared.connector.connection(shared.default_db).await?,
-        };
-        let result = connection
-            .run(async |client| {
+        loop {
+            let kept = self.connection.take();
+            let may_be_stale = kept.is_some();
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => shared.connector.connection(shared.default_db).await?,
+            };
+            let ask = async |client: Client| {
                 client.select(i64::from(number)).await?;
                 work(client).await
-            })
-            .await;
-        if !matches!(result, Err(Fault::Lost(_) | Fault::Busy(_))) {
-            self.connection = Some(connection);
+            };
+            match connection.run(ask).await {
+                Err(Fault::Lost(_)) if may_be_stale => {}
+                Err(fault @ (Fault::Lost(_) | Fault::Busy(_))) => return Err(fault),
+                result => {
+                    self.connection = Some(connection);
+                    return result;
+                }
+            }
         }
-        result
     }
 
     async fn database<S>(

@@ -10,6 +10,31 @@ use crate::proxy::Proxy;
 use crate::script::{Bridge, Script, assert_in_order, client, redis_url, until};
 
 #[tokio::test]
+async fn a_search_whose_connection_ended_meanwhile_is_no_outage() {
+    let script = Script::new(|_| Fate::Delivered);
+    let mut bridge = Bridge::in_db(10, "idle", &script).await.with(|settings| {
+        settings.discovery_interval = std::time::Duration::from_millis(300);
+    });
+    bridge.add("s", [1]).await;
+    bridge.start();
+    until("the first", async || (script.arrived().len() == 1, script.arrived())).await;
+    let list: String = bridge.redis.custom(fred::cmd!("CLIENT"), vec!["LIST"]).await.unwrap();
+    let searching = list.lines().filter(|line| line.contains(" db=10 "));
+    let searching = searching.filter(|line| line.contains("cmd=scan") || line.contains("cmd=select"));
+    let ids: Vec<_> = searching.filter_map(|line| line.split(' ').next()?.strip_prefix("id=")).collect();
+    assert_eq!(ids.len(), 1, "{list}");
+    let kill = vec!["KILL", "ID", ids[0]];
+    let _: Value = bridge.redis.custom(fred::cmd!("CLIENT"), kill).await.unwrap();
+    bridge.add("late", [1]).await;
+    until("the late stream", async || {
+        assert_eq!(bridge.health.ready(), Ok(()));
+        (script.arrived().len() == 2, script.arrived())
+    })
+    .await;
+    bridge.stop().await;
+}
+
+#[tokio::test]
 async fn a_lane_whose_first_connections_fail_tries_again() {
     let script = Script::new(|_| Fate::Delivered);
     let proxy = Proxy::start(&redis_url(), b"never").await;
