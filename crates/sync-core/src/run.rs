@@ -144,6 +144,7 @@ pub async fn run<S: Sink>(bridge: Bridge<S>) -> Result<(), StartError> {
             maxlen: bridge.streams.dead_letter_maxlen,
         },
         redis_retry: bridge.redis.retry,
+        health_check: bridge.redis.health_check_interval,
         sink_retry: bridge.sink_retry,
         budget,
         limiter: bridge.limiter,

@@ -17,6 +17,7 @@ mod streams;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fred::clients::Client;
@@ -56,6 +57,8 @@ pub(crate) struct Shared<S> {
     pub(crate) default_db: u16,
     pub(crate) settings: StreamSettings,
     pub(crate) redis_retry: RetrySettings,
+    /// A connection for commands is pinged this often: one that is dead is then found before it is needed.
+    pub(crate) health_check: Duration,
     pub(crate) sink_retry: RetrySettings,
     pub(crate) dead_letters: DeadLetters,
     pub(crate) budget: Budget,

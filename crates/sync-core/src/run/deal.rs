@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fred::clients::Client;
+use fred::interfaces::ClientLike as _;
+use fred::types::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -14,10 +16,12 @@ use super::Live;
 use super::search::Search;
 use crate::bridge::Sink;
 use crate::lane::{Lane, Shared};
+use crate::rate_limit::RateLimiter;
 use crate::record::StreamName;
 use crate::redis::Fault;
 use crate::redis::connection::Connection;
 use crate::settings::StartId;
+use crate::shutdown::Shutdown;
 
 /// A lane that has so many streams gets no more while another may be opened: a blocked read of so many costs the
 /// server some 0.7 ms each time it wakes.
@@ -166,6 +170,12 @@ async fn open_lane<S: Sink>(
         None => {
             let client = shared.connector.commands(db).await?;
             commands.insert(db, client.clone());
+            tokio::spawn(ping(
+                client.clone(),
+                shared.health_check,
+                shared.limiter.clone(),
+                shared.stop.clone(),
+            ));
             client
         }
     };
@@ -178,4 +188,18 @@ async fn open_lane<S: Sink>(
     let (wanted, receiver) = watch::channel(Arc::default());
     let lane = Lane::new(shared.clone(), db, client);
     Ok(LaneHandle { db, streams: BTreeSet::new(), wanted, task: tokio::spawn(lane.run(receiver)) })
+}
+
+/// What comes of it does not matter: a connection that does not answer is replaced by the client itself.
+async fn ping(client: Client, every: Duration, limiter: RateLimiter, stop: Shutdown) {
+    loop {
+        tokio::select! {
+            () = sleep(every) => {}
+            () = stop.requested() => return,
+        }
+        limiter.spend(1);
+        if let Err(error) = client.ping::<Value>(None).await {
+            tracing::debug!("health check: {error}");
+        }
+    }
 }

@@ -305,7 +305,7 @@ impl Bridge {
                 db: self.db,
                 pool_size: 10,
                 retry: RETRY,
-                health_check_interval: Duration::from_secs(60),
+                health_check_interval: Duration::from_millis(50),
             },
             streams: self.settings.clone(),
             live: watch::channel(live).1,

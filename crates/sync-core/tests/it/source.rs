@@ -35,6 +35,20 @@ async fn a_search_whose_connection_ended_meanwhile_is_no_outage() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_is_pinged() {
+    let script = Script::new(|_| Fate::Delivered);
+    let mut bridge = Bridge::in_db(12, "ping", &script).await;
+    bridge.add("s", [1]).await;
+    bridge.start();
+    until("a ping", async || {
+        let list: String = bridge.redis.custom(fred::cmd!("CLIENT"), vec!["LIST"]).await.unwrap();
+        (list.lines().any(|line| line.contains(" db=12 ") && line.contains("cmd=ping")), list)
+    })
+    .await;
+    bridge.stop().await;
+}
+
+#[tokio::test]
 async fn a_lane_whose_first_connections_fail_tries_again() {
     let script = Script::new(|_| Fate::Delivered);
     let proxy = Proxy::start(&redis_url(), b"never").await;
