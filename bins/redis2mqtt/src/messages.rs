@@ -51,6 +51,11 @@ impl Messages {
         Self { base, encoder, clock: Clock::default(), current: None, id: String::new() }
     }
 
+    /// MQTT_BASE_TOPIC.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
     /// The record as it is published now; or why no topic can hold its stream's name.
     pub(crate) fn encode(&mut self, record: &Record) -> Result<Message<'_>, String> {
         self.turn_to(&record.stream);

@@ -127,6 +127,11 @@ impl Sink for MqttSink {
         format!("MQTT broker {}:{}", self.options.address.host, self.options.address.port)
     }
 
+    fn identity(&self) -> String {
+        let Address { host, port, .. } = &self.options.address;
+        format!("{host}:{port} {}", self.messages.base())
+    }
+
     async fn connect(&self) -> Result<BoxFuture<'static, Lost>, Unreachable> {
         let (wire, granted) = self.connect_any().await.inspect_err(|_| self.suspicion.broker_is_away())?;
         tracing::debug!(version = ?wire.version(), ?granted, "MQTT connection");

@@ -76,6 +76,9 @@ pub trait Sink: Send + Sync + 'static {
     /// What it is, for people: `MQTT broker localhost:1883`.
     fn destination(&self) -> String;
 
+    /// What is the same in every replica of one bridge, and in no other bridge: where records go, in full.
+    fn identity(&self) -> String;
+
     /// One attempt to reach the destination. Called at start, and again each time a connection ended. The future
     /// inside the result resolves when this connection is lost; by then every delivery handed over has a fate.
     fn connect(&self) -> impl Future<Output = Result<BoxFuture<'static, Lost>, Unreachable>> + Send;

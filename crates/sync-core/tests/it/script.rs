@@ -127,6 +127,10 @@ impl Sink for Script {
         "scripted sink".into()
     }
 
+    fn identity(&self) -> String {
+        self.destination()
+    }
+
     async fn connect(&self) -> Result<BoxFuture<'static, Lost>, Unreachable> {
         let mut state = self.state();
         if state.refuse_connections > 0 {
