@@ -1,11 +1,9 @@
 //! The command line.
 
-use std::path::PathBuf;
-
 use clap::{CommandFactory as _, Parser, Subcommand};
 use sync_core::commands::check::CheckArguments;
 use sync_core::commands::dead_letters::DeadLettersCommand;
-use sync_core::settings::Inputs;
+use sync_core::program::SettingsArguments;
 
 use crate::settings;
 
@@ -15,12 +13,8 @@ use crate::settings;
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
-    /// Settings file (KEY=VALUE lines); else CONFIG_FILE, else ./env.conf if it is there.
-    #[arg(long, global = true, value_name = "FILE")]
-    config_file: Option<PathBuf>,
-    /// DEBUG, INFO, WARNING, ERROR, CRITICAL or TRACE.
-    #[arg(long, global = true, value_name = "LEVEL")]
-    log_level: Option<String>,
+    #[command(flatten)]
+    pub(crate) settings: SettingsArguments,
 }
 
 /// What to do; `run` when nothing is named.
@@ -38,17 +32,6 @@ pub(crate) enum Command {
         /// For this shell.
         shell: clap_complete::Shell,
     },
-}
-
-impl Cli {
-    /// Where settings come from.
-    pub(crate) fn inputs(&self) -> Inputs {
-        let inputs = Inputs::from_process().config_file(self.config_file.as_deref());
-        match &self.log_level {
-            Some(level) => inputs.set("LOG_LEVEL", level),
-            None => inputs,
-        }
-    }
 }
 
 pub(crate) fn print_completions(shell: clap_complete::Shell) {

@@ -7,9 +7,7 @@ use sync_core::commands::dead_letters::{self, DeadLettersCommand};
 use sync_core::commands::{CommandError, Ended};
 use sync_core::payload::Encoder;
 use sync_core::redis::connection::Connector;
-use sync_core::settings::{Loaded, LogSettings, Ownership};
-use tracing::Level;
-use tracing::level_filters::LevelFilter;
+use sync_core::settings::{Loaded, Ownership};
 
 use crate::settings::Settings;
 use crate::sink::MqttSink;
@@ -49,12 +47,4 @@ fn sink(settings: &Settings) -> Result<MqttSink, CommandError> {
     let encoder = Encoder::new(settings.text.value_format, settings.text.encoding);
     MqttSink::new(&settings.mqtt, Ownership::Shared, encoder)
         .map_err(|error| CommandError::Destination(error.to_string()))
-}
-
-/// What a bridge tells of its life is of no interest here, unless somebody asks for more than that.
-pub(crate) fn log_level(settings: &LogSettings) -> LevelFilter {
-    match settings.level {
-        Level::INFO => LevelFilter::WARN,
-        level => level.into(),
-    }
 }

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use sync_core::program::BridgeSettings;
 use sync_core::settings::rules::{self, Ruled};
-use sync_core::settings::shared::{GENERAL_GROUP, SOURCE_REDIS_GROUP, STREAMS_GROUP};
+use sync_core::settings::shared::{GENERAL_GROUP, SOURCE_REDIS_GROUP, STREAMS_GROUP, TEXT_GROUP};
 use sync_core::settings::{
     Bridge, GeneralSettings, Given, Group, Inputs, Loaded, Mistakes, Reader, RedisSettings, RetrySettings,
     Secret, Setting, Show, StreamSettings, TextSettings, TlsSettings, TlsTable, load,
@@ -161,6 +162,7 @@ pub(crate) static BRIDGE: Bridge = Bridge {
     groups: &[
         Group { title: "Source Redis", settings: SOURCE_REDIS_GROUP },
         Group { title: "Streams", settings: STREAMS_GROUP },
+        Group { title: "Field values", settings: TEXT_GROUP },
         Group { title: "MQTT", settings: MQTT_GROUP },
         Group { title: "Everywhere", settings: GENERAL_GROUP },
     ],
@@ -191,9 +193,8 @@ pub(crate) static BRIDGE: Bridge = Bridge {
     ],
 };
 
-impl Settings {
-    /// Loads them; on SIGHUP again, with the same inputs.
-    pub(crate) fn load(inputs: &Inputs) -> Result<Loaded<Self>, Mistakes> {
+impl BridgeSettings for Settings {
+    fn load(inputs: &Inputs) -> Result<Loaded<Self>, Mistakes> {
         load(&BRIDGE, inputs, |reader| {
             let redis = RedisSettings::read(reader);
             let streams = StreamSettings::read(reader, redis.db);
@@ -201,6 +202,14 @@ impl Settings {
             let mqtt = MqttSettings::read(reader);
             Self { redis, streams, text, general: GeneralSettings::read(reader), mqtt }
         })
+    }
+
+    fn general(&self) -> &GeneralSettings {
+        &self.general
+    }
+
+    fn streams(&self) -> &StreamSettings {
+        &self.streams
     }
 }
 

@@ -5,6 +5,7 @@ pub mod commands;
 mod lane;
 pub mod pattern;
 pub mod payload;
+pub mod program;
 pub mod rate_limit;
 pub mod record;
 pub mod redis;

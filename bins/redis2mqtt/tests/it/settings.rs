@@ -42,7 +42,7 @@ fn the_described_file_works_from_the_path_the_variable_and_the_working_directory
         wait_settled(&redis, &streams);
         bridge.stop();
         let line = &bridge.lines_with("redis2mqtt starts")[0];
-        assert!(line.text.contains(" - redis2mqtt - INFO - "), "{place}: {line:?}");
+        assert!(line.text.contains(" - sync_core.program - INFO - "), "{place}: {line:?}");
         let warnings = bridge.lines_with(" - WARNING - ");
         assert!(warnings.is_empty(), "{place}: {warnings:#?}");
     }

@@ -13,6 +13,7 @@ use fred::types::streams::XID;
 use fred::types::{ConnectHandle, Key, Value};
 
 use super::Fault;
+use crate::settings::shared::{SOURCE_REDIS, TARGET_REDIS};
 use crate::settings::{RedisSettings, TlsSettings};
 use crate::tls::{self, TlsError};
 
@@ -41,16 +42,30 @@ pub struct Connector {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectorError {
     /// The URL is not one.
-    #[error("SOURCE_REDIS_URL: {0}")]
-    Url(String),
+    #[error("{setting}: {reason}")]
+    Url {
+        /// Which one.
+        setting: &'static str,
+        /// In the client library's words.
+        reason: String,
+    },
     /// A TLS file is not usable.
     #[error(transparent)]
     Tls(#[from] TlsError),
 }
 
 impl Connector {
-    /// Reads TLS files; connects to nothing.
+    /// To the source. Reads TLS files; connects to nothing.
     pub fn new(settings: RedisSettings) -> Result<Self, ConnectorError> {
+        Self::named(settings, SOURCE_REDIS.url.name)
+    }
+
+    /// To the target of a bridge that writes to Redis. Reads TLS files; connects to nothing.
+    pub fn to_target(settings: RedisSettings) -> Result<Self, ConnectorError> {
+        Self::named(settings, TARGET_REDIS.url.name)
+    }
+
+    fn named(settings: RedisSettings, setting: &'static str) -> Result<Self, ConnectorError> {
         let mut config = match &settings.url {
             Some(url) => {
                 // The client's own word for a socket; ours is the one that people write.
@@ -58,7 +73,9 @@ impl Connector {
                     Some(path) => format!("redis+unix:{path}"),
                     None => url.expose().to_owned(),
                 };
-                Config::from_url(&url).map_err(|error| ConnectorError::Url(error.details().to_owned()))?
+                let reason = |error: Error| error.details().to_owned();
+                Config::from_url(&url)
+                    .map_err(|error| ConnectorError::Url { setting, reason: reason(error) })?
             }
             None => Config {
                 server: ServerConfig::new_centralized(&settings.host, settings.port),

@@ -1,7 +1,7 @@
 //! Reads how one Redis deployment is reached, and the two parts that other servers' settings share: TLS and
 //! retries. Nothing here connects.
 
-use super::reader::Reader;
+use super::reader::{Given, Reader};
 use super::rules::{self, Ruled};
 use super::shared::{RedisTable, SOURCE_REDIS};
 use super::table::Setting;
@@ -15,8 +15,17 @@ impl RedisSettings {
 
     /// The settings of `table`, all of which the bridge has in its groups.
     pub fn read_from(reader: &mut Reader, table: &RedisTable) -> Self {
+        Self::read_with(reader, table, rules::integer(0..=u64::from(u16::MAX)))
+    }
+
+    /// The same, with a rule of the bridge's own for the database.
+    pub fn read_with(
+        reader: &mut Reader,
+        table: &RedisTable,
+        database: impl Fn(&Given<'_>) -> Ruled<u16>,
+    ) -> Self {
         let url = reader.optional(&table.url, |given| Ok((Url::inspect(given.text)?, rules::secret(given)?)));
-        let mut db = reader.value(&table.db, rules::integer(0..=u64::from(u16::MAX)));
+        let mut db = reader.value(&table.db, database);
         let mut tls = reader.value(&table.ssl, rules::boolean);
         let mut secret_url = None;
         if let Some((Url { tls: url_tls, db: url_db }, url)) = url {
@@ -30,7 +39,9 @@ impl RedisSettings {
                 }
                 Some(number) if number != db => {
                     let (written, url) = (reader.named(&table.db), reader.named(&table.url));
-                    reader.warn(format!("{written} says database {db} and {url} says {number}: {db} counts"));
+                    reader.warn(format!(
+                        "{url} says database {number}, and {written} something else, which counts"
+                    ));
                 }
                 _ => {}
             }

@@ -138,7 +138,6 @@ pub static SOURCE_REDIS_GROUP: &[&Setting] = &[
     &SOURCE_REDIS.ssl_insecure,
     &SOURCE_REDIS.db,
     &SOURCE_REDIS_DB_SEARCH_RANGE,
-    &SOURCE_REDIS_ENCODING,
     &SOURCE_REDIS.pool_size,
     &SOURCE_REDIS.max_retries,
     &SOURCE_REDIS.backoff_base,
@@ -168,8 +167,10 @@ pub static STREAMS_GROUP: &[&Setting] = &[
     &STREAM_OWNERSHIP,
     &SOURCE_NAME,
     &STREAM_MAX_DELIVERIES,
-    &VALUE_FORMAT,
 ];
+
+/// The group "Field values" of a bridge that writes them as text or JSON.
+pub static TEXT_GROUP: &[&Setting] = &[&SOURCE_REDIS_ENCODING, &VALUE_FORMAT];
 
 /// The group "Everywhere".
 pub static GENERAL_GROUP: &[&Setting] =

@@ -16,6 +16,7 @@ use crate::telemetry::log::LogFormat;
 const SHARED: &[Group] = &[
     Group { title: "Source Redis", settings: SOURCE_REDIS_GROUP },
     Group { title: "Streams", settings: STREAMS_GROUP },
+    Group { title: "Field values", settings: TEXT_GROUP },
     Group { title: "Everywhere", settings: GENERAL_GROUP },
 ];
 const NAMES: &[(&str, &str)] = &[("STREAM_CONSUMER_GROUP", "group"), ("STREAM_CONSUMER_NAME", "consumer")];
@@ -238,7 +239,11 @@ fn a_url_beats_a_host() {
     let loaded = load_env(&[url, ("REDIS_DB", "5"), ("REDIS_STREAMS", "a,db3:b")]).expect("loads");
     assert_eq!(loaded.settings.redis.db, 5);
     assert_eq!(loaded.settings.streams.named, [StreamName::new(5, "a"), StreamName::new(3, "b")]);
-    assert!(loaded.warnings[0].contains("5 counts"), "{:?}", loaded.warnings);
+    assert!(
+        loaded.warnings[0].contains("REDIS_DB (environment) something else, which counts"),
+        "{:?}",
+        loaded.warnings
+    );
 }
 
 #[test]

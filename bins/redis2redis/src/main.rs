@@ -1,0 +1,44 @@
+//! Redis streams to the same streams on another Redis: one sink, wired to the loop that all bridges share.
+
+mod cli;
+mod commands;
+mod naming;
+mod settings;
+mod sink;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use sync_core::program::{Program, Surroundings, operate, run_bridge};
+use sync_core::run::run;
+
+use self::cli::{Cli, Command};
+use self::settings::Settings;
+use self::sink::RedisSink;
+
+const PROGRAM: Program = Program { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") };
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let inputs = cli.settings.inputs();
+    match cli.command.unwrap_or(Command::Run) {
+        Command::Run => run_bridge(PROGRAM, inputs, bridge),
+        Command::Check(arguments) => {
+            operate(PROGRAM, &inputs, async |loaded| commands::check(loaded, &arguments).await)
+        }
+        Command::DeadLetters(command) => {
+            operate(PROGRAM, &inputs, async |loaded| commands::dead_letters(loaded, command).await)
+        }
+        Command::Completions { shell } => {
+            cli::print_completions(shell);
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+async fn bridge(settings: Settings, around: Surroundings) -> anyhow::Result<()> {
+    let sink = RedisSink::new(&settings)?;
+    let Settings { redis, streams, target, .. } = settings;
+    run(around.bridge(sink, target.redis.retry, redis, streams)).await?;
+    Ok(())
+}

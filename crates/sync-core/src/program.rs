@@ -1,0 +1,265 @@
+//! What every binary does around its bridge, and around the commands of its operator: settings, log, signals, admin
+//! pages, exit codes. It names no destination and moves nothing.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
+
+use crate::bridge::Sink;
+use crate::commands::{CommandError, Ended};
+use crate::rate_limit::RateLimiter;
+use crate::run::{Bridge, Live};
+use crate::settings::{
+    GeneralSettings, Inputs, Loaded, LogSettings, Mistakes, RedisSettings, RetrySettings, StreamSettings,
+};
+use crate::shutdown::{self, Hangups, Shutdown};
+use crate::telemetry::admin::Admin;
+use crate::telemetry::health::Health;
+use crate::telemetry::log::{self, LogFormat, LogHandle, LogSetup};
+use crate::telemetry::metrics::Metrics;
+use crate::tls;
+
+/// EX_CONFIG of sysexits.h.
+const BAD_CONFIGURATION: u8 = 78;
+
+/// A binary, as it names itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// As in the log, the metrics and the dead letters.
+    pub name: &'static str,
+    /// Of its package.
+    pub version: &'static str,
+}
+
+/// The settings of one bridge.
+pub trait BridgeSettings: Sized {
+    /// Loads them; on SIGHUP again, with the same inputs.
+    fn load(inputs: &Inputs) -> Result<Loaded<Self>, Mistakes>;
+
+    /// What every bridge has.
+    fn general(&self) -> &GeneralSettings;
+
+    /// What it reads.
+    fn streams(&self) -> &StreamSettings;
+}
+
+/// Where settings come from, as every command line has it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SettingsArguments {
+    /// Settings file (KEY=VALUE lines); else CONFIG_FILE, else ./env.conf if it is there.
+    #[arg(long, global = true, value_name = "FILE")]
+    config_file: Option<PathBuf>,
+    /// DEBUG, INFO, WARNING, ERROR, CRITICAL or TRACE.
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+impl SettingsArguments {
+    /// With what the process was started with beside them.
+    pub fn inputs(&self) -> Inputs {
+        let inputs = Inputs::from_process().config_file(self.config_file.as_deref());
+        match &self.log_level {
+            Some(level) => inputs.set("LOG_LEVEL", level),
+            None => inputs,
+        }
+    }
+}
+
+/// What is made before the bridge and outside of it.
+pub struct Surroundings {
+    name: &'static str,
+    live: watch::Receiver<Live>,
+    limiter: RateLimiter,
+    health: Health,
+    metrics: Metrics,
+    /// When to stop.
+    pub stop: Shutdown,
+    shutdown_timeout: Duration,
+}
+
+impl Surroundings {
+    /// A bridge in them.
+    pub fn bridge<S: Sink>(
+        self,
+        sink: S,
+        sink_retry: RetrySettings,
+        redis: RedisSettings,
+        streams: StreamSettings,
+    ) -> Bridge<S> {
+        let Self { name, live, limiter, health, metrics, stop, shutdown_timeout } = self;
+        Bridge {
+            name,
+            sink,
+            sink_retry,
+            redis,
+            streams,
+            live,
+            limiter,
+            health,
+            metrics,
+            stop,
+            shutdown_timeout,
+        }
+    }
+}
+
+/// Runs a bridge until it is asked to stop.
+pub fn run_bridge<T: BridgeSettings + 'static>(
+    program: Program,
+    inputs: Inputs,
+    bridge: impl AsyncFnOnce(T, Surroundings) -> anyhow::Result<()>,
+) -> ExitCode {
+    // Before anything that takes time: a stop that comes early must not be lost.
+    let signals = shutdown::signals();
+    tls::install_provider();
+    let loaded = match T::load(&inputs) {
+        Ok(loaded) => loaded,
+        Err(mistakes) => return bad_configuration(&mistakes),
+    };
+    let result = signals.and_then(|(stop, hangups)| {
+        let log = log::install(LogSetup::new(&loaded.settings.general().log, program.name))?;
+        warn(&loaded.warnings);
+        runtime()?.block_on(async {
+            let around = surround(program, &loaded.settings, inputs, log, stop, hangups).await?;
+            bridge(loaded.settings, around).await
+        })
+    });
+    match result {
+        Ok(()) => {
+            tracing::info!("{} has stopped", program.name);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tracing::error!("{} ends: {error:#}", program.name);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn surround<T: BridgeSettings + 'static>(
+    Program { name, version }: Program,
+    settings: &T,
+    inputs: Inputs,
+    log: LogHandle,
+    stop: Shutdown,
+    hangups: Hangups,
+) -> anyhow::Result<Surroundings> {
+    let (general, streams) = (settings.general(), settings.streams());
+    tracing::info!(version, group = streams.group, consumer = streams.consumer, "{name} starts");
+    let health = Health::default();
+    let metrics = Metrics::new(name, version, general.metrics_per_stream);
+    let limiter = RateLimiter::new(streams.rate_limit);
+    if let Some(address) = general.admin_addr {
+        let admin = Admin::bind(&address.to_string()).await?;
+        let (health, metrics, stop) = (health.clone(), metrics.clone(), stop.clone());
+        tokio::spawn(async move { admin.serve(health, metrics, stop.requested()).await });
+    }
+    let (tell, live) = watch::channel(live_of(streams));
+    tokio::spawn(reload::<T>(inputs, hangups, tell, log, limiter.clone()));
+    let shutdown_timeout = general.shutdown_timeout;
+    Ok(Surroundings { name, live, limiter, health, metrics, stop, shutdown_timeout })
+}
+
+/// SIGHUP: what may change while running is applied; a bad file changes nothing.
+async fn reload<T: BridgeSettings>(
+    inputs: Inputs,
+    mut hangups: Hangups,
+    tell: watch::Sender<Live>,
+    log: LogHandle,
+    limiter: RateLimiter,
+) {
+    loop {
+        hangups.next().await;
+        match T::load(&inputs) {
+            Ok(Loaded { settings, warnings, .. }) => {
+                warn(&warnings);
+                log.set_level(settings.general().log.level.into());
+                limiter.set_rate(settings.streams().rate_limit);
+                tell.send_replace(live_of(settings.streams()));
+                tracing::info!(
+                    "settings read again: discovery range, patterns, interval, log level and rate limit apply"
+                );
+            }
+            Err(mistakes) => tracing::error!("settings not read again, the old ones stay: {mistakes}"),
+        }
+    }
+}
+
+fn live_of(streams: &StreamSettings) -> Live {
+    Live { discovery: streams.discovery.clone(), interval: streams.discovery_interval }
+}
+
+/// A command of an operator: a signal ends it as it ends any program. Its answer is its output, so only what went
+/// wrong is logged, and to no file.
+pub fn operate<T: BridgeSettings>(
+    program: Program,
+    inputs: &Inputs,
+    command: impl AsyncFnOnce(Loaded<T>) -> Result<Ended, CommandError>,
+) -> ExitCode {
+    tls::install_provider();
+    let loaded = match T::load(inputs) {
+        Ok(loaded) => loaded,
+        Err(mistakes) => return bad_configuration(&mistakes),
+    };
+    let log = &loaded.settings.general().log;
+    let setup = LogSetup {
+        level: level_of_commands(log),
+        format: Some(LogFormat::Human { colour: false }),
+        dir: None,
+        ..LogSetup::new(log, program.name)
+    };
+    let result = log::install(setup)
+        .map_err(anyhow::Error::from)
+        .and_then(|_| runtime())
+        .map(|runtime| runtime.block_on(command(loaded)));
+    match result {
+        Ok(Ok(ended)) => ended.into(),
+        Ok(Err(error)) => failed(program, &error),
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a bridge tells of its life is of no interest to a command, unless somebody asks for more than that.
+fn level_of_commands(settings: &LogSettings) -> LevelFilter {
+    match settings.level {
+        Level::INFO => LevelFilter::WARN,
+        level => level.into(),
+    }
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a command answers to a person")]
+fn failed(program: Program, error: &CommandError) -> ExitCode {
+    if !error.is_silent() {
+        eprintln!("{}: {error}", program.name);
+    }
+    error.exit_code()
+}
+
+/// One thread: the work is moving bytes, and a second core is better left to the servers.
+fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")
+}
+
+#[expect(clippy::print_stderr, reason = "there is no log without settings")]
+fn bad_configuration(mistakes: &Mistakes) -> ExitCode {
+    for warning in &mistakes.warnings {
+        eprintln!("warning: {warning}");
+    }
+    eprintln!("{mistakes}");
+    ExitCode::from(BAD_CONFIGURATION)
+}
