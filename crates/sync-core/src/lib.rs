@@ -3,6 +3,7 @@ pub mod bridge;
 mod budget;
 pub mod commands;
 mod lane;
+mod lease;
 pub mod pattern;
 pub mod payload;
 pub mod program;

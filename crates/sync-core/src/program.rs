@@ -23,6 +23,7 @@ use crate::telemetry::admin::Admin;
 use crate::telemetry::health::Health;
 use crate::telemetry::log::{self, LogFormat, LogHandle, LogSetup};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::status::Status;
 use crate::tls;
 
 /// EX_CONFIG of sysexits.h.
@@ -78,6 +79,7 @@ pub struct Surroundings {
     limiter: RateLimiter,
     health: Health,
     metrics: Metrics,
+    status: Status,
     /// When to stop.
     pub stop: Shutdown,
     shutdown_timeout: Duration,
@@ -92,7 +94,7 @@ impl Surroundings {
         redis: RedisSettings,
         streams: StreamSettings,
     ) -> Bridge<S> {
-        let Self { name, live, limiter, health, metrics, stop, shutdown_timeout } = self;
+        let Self { name, live, limiter, health, metrics, status, stop, shutdown_timeout } = self;
         Bridge {
             name,
             sink,
@@ -103,6 +105,7 @@ impl Surroundings {
             limiter,
             health,
             metrics,
+            status,
             stop,
             shutdown_timeout,
         }
@@ -155,15 +158,16 @@ async fn surround<T: BridgeSettings + 'static>(
     let health = Health::default();
     let metrics = Metrics::new(name, version, general.metrics_per_stream);
     let limiter = RateLimiter::new(streams.rate_limit);
+    let status = Status::default();
     if let Some(address) = general.admin_addr {
         let admin = Admin::bind(&address.to_string()).await?;
-        let (health, metrics, stop) = (health.clone(), metrics.clone(), stop.clone());
-        tokio::spawn(async move { admin.serve(health, metrics, stop.requested()).await });
+        let (health, metrics, status) = (health.clone(), metrics.clone(), status.clone());
+        tokio::spawn(admin.serve(health, metrics, status, stop.requested()));
     }
     let (tell, live) = watch::channel(live_of(streams));
     tokio::spawn(reload::<T>(inputs, hangups, tell, log, limiter.clone()));
     let shutdown_timeout = general.shutdown_timeout;
-    Ok(Surroundings { name, live, limiter, health, metrics, stop, shutdown_timeout })
+    Ok(Surroundings { name, live, limiter, health, metrics, status, stop, shutdown_timeout })
 }
 
 /// SIGHUP: what may change while running is applied; a bad file changes nothing.

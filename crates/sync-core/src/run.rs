@@ -1,20 +1,25 @@
 //! A bridge as a whole: it connects both sides, starts what works, and stops it. It never touches a record.
 //!
-//! `keeper.rs` keeps the sink connected, `search.rs` looks for streams, `deal.rs` deals them out to lanes.
+//! `keeper.rs` keeps the sink connected, `search.rs` looks for streams, `ownership.rs` says which of them are this
+//! process's, `deal.rs` deals these out to lanes.
 
 mod deal;
 mod keeper;
+mod ownership;
 mod search;
 
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use self::deal::deal_out;
+use self::deal::{Around, Dealer};
 use self::keeper::Keeper;
+use self::ownership::{NotJoined, Ownership};
+use self::search::search;
 use crate::bridge::{Sink, Unreachable};
 use crate::budget::{Budget, READ_BUDGET};
 use crate::lane::Shared;
@@ -28,6 +33,10 @@ use crate::settings::{Discovery, RedisSettings, RetrySettings, StreamSettings};
 use crate::shutdown::Shutdown;
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::status::Status;
+
+/// Leaving the other replicas may take so long, also where the time to stop was used up: it spares them a lease.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// Everything a bridge is made of.
 pub struct Bridge<S> {
@@ -49,6 +58,8 @@ pub struct Bridge<S> {
     pub health: Health,
     /// Shared with the admin pages.
     pub metrics: Metrics,
+    /// Shared with the admin pages.
+    pub status: Status,
     /// When to stop.
     pub stop: Shutdown,
     /// How long what is in flight may take to finish then.
@@ -80,6 +91,18 @@ pub enum StartError {
         /// The last failure.
         fault: Fault,
     },
+    /// The replicas' books cannot be written to.
+    #[error(
+        "cannot write to the source Redis who reads which stream: {fault}. Allow the keys redis-sync:* and EVAL, or set \
+         STREAM_OWNERSHIP=exclusive where this process is alone"
+    )]
+    Ownership {
+        /// What it said.
+        fault: Fault,
+    },
+    /// Another bridge has the consumer group.
+    #[error("{0}")]
+    Taken(String),
     /// The sink does not answer.
     #[error("cannot reach the {destination} ({attempts} attempts): {reason}")]
     Sink {
@@ -97,6 +120,8 @@ pub enum StartError {
 pub async fn run<S: Sink>(bridge: Bridge<S>) -> Result<(), StartError> {
     let connector = Connector::new(bridge.redis.clone())?;
     let stop = bridge.stop.clone();
+    let statistics = Statistics::new(&bridge.streams, bridge.limiter.clone());
+    let (mut sharing, ends) = Ownership::new(&bridge, &connector, &statistics);
     let source = format!("source Redis at {}", connector.address());
     let searcher =
         at_start(&source, bridge.redis.retry, &stop, || connector.connection(bridge.redis.db)).await;
@@ -117,6 +142,22 @@ pub async fn run<S: Sink>(bridge: Bridge<S>) -> Result<(), StartError> {
         }
     };
     tracing::info!("connected to the {}", sink.destination());
+
+    let mut term = None;
+    if let Some(ownership) = &mut sharing {
+        match at_start("other replicas", bridge.redis.retry, &stop, async || ownership.join(None).await).await
+        {
+            Started::Yes(joined) => term = Some(joined),
+            Started::Stopped => return Ok(()),
+            Started::No(NotJoined::Taken(reason), _) => return Err(StartError::Taken(reason)),
+            Started::No(NotJoined::Fault(fault), _) if fault.needs_human() => {
+                return Err(StartError::Ownership { fault });
+            }
+            Started::No(NotJoined::Fault(fault), attempts) => {
+                return Err(StartError::Source { address: connector.address(), attempts, fault });
+            }
+        }
+    }
     bridge.health.started();
 
     let (sink_is_up, sink_up) = watch::channel(true);
@@ -127,14 +168,17 @@ pub async fn run<S: Sink>(bridge: Bridge<S>) -> Result<(), StartError> {
         stop: stop.clone(),
     };
     let keeping = tokio::spawn(keeper.keep_connected(lost, sink_is_up));
-
-    let statistics = Statistics::new(&bridge.streams, bridge.limiter.clone());
+    let sharing = sharing.zip(term).map(|(ownership, term)| tokio::spawn(ownership.keep(term)));
     let counting = tokio::spawn(statistics.clone().run(stop.clone()));
     let budget = Budget::new(READ_BUDGET);
     bridge.metrics.watch_budget(budget.clone());
-    let shared = Shared {
+    let shared = Arc::new(Shared {
         sink: sink.clone(),
         sink_up,
+        books: ends.books,
+        fences: AtomicU64::new(0),
+        lease: ends.lease,
+        let_go: Notify::new(),
         connector,
         default_db: bridge.redis.db,
         dead_letters: DeadLetters {
@@ -153,10 +197,24 @@ pub async fn run<S: Sink>(bridge: Bridge<S>) -> Result<(), StartError> {
         statistics,
         stop: stop.clone(),
         lanes: bridge.redis.pool_size,
-        latest: Mutex::default(),
         settings: bridge.streams,
+    });
+    let (tell_found, found) = mpsc::channel(1);
+    let (failed, hear_failed) = mpsc::channel(1);
+    if shared.settings.enabled {
+        tokio::spawn(search(searcher, shared.clone(), bridge.live, tell_found, hear_failed));
+    } else {
+        tracing::warn!("REDIS_STREAMS_ENABLED is false: nothing is read");
+    }
+    let around = Around {
+        found,
+        failed,
+        portion: ends.portion,
+        weights: ends.weights,
+        given_up: ends.given_up,
+        status: bridge.status,
     };
-    let lanes = deal_out(shared, searcher, bridge.live).await;
+    let lanes = Dealer::new(shared, around).deal_out().await;
     let deadline = Instant::now() + bridge.shutdown_timeout;
     for lane in lanes {
         if timeout_at(deadline, lane.task).await.is_err() {
@@ -168,6 +226,11 @@ pub async fn run<S: Sink>(bridge: Bridge<S>) -> Result<(), StartError> {
     }
     // It only reads, and was told to stop with the lanes.
     let _ = timeout_at(deadline, counting).await;
+    if let Some(sharing) = sharing {
+        // Nothing is read any more: the others may have it.
+        ends.leave.request();
+        let _ = timeout_at(deadline.max(Instant::now() + LEAVING), sharing).await;
+    }
     sink.disconnect().await;
     // Ends by itself once the sink's connection is closed.
     let _ = timeout_at(deadline, keeping).await;

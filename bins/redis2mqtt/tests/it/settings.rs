@@ -131,7 +131,7 @@ fn sighup_changes_patterns_and_a_bad_file_changes_nothing() {
     bridge.signal("HUP");
     bridge.wait_line("settings read again");
     broker.wait_complete(&ledger).check(0);
-    bridge.wait_line("stream is no longer read");
+    bridge.wait_line("no longer read: ");
     let unread = write(&redis, &a, 10);
     let more = write(&redis, &b, 10);
     broker.wait_complete(&more);

@@ -14,24 +14,27 @@ mod recovery;
 mod source_step;
 mod streams;
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use fred::clients::Client;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
 use self::source_step::SourceStep;
 use self::streams::{Hold, Streams, set_held};
 use crate::bridge::{Delivery, Fate, Group, Record, Sink, Stream};
 use crate::budget::{Budget, Share};
+use crate::lease::Lease;
 use crate::rate_limit::RateLimiter;
 use crate::record::{EntryId, StreamName};
 use crate::redis::connection::Connector;
 use crate::redis::dead_letters::{DeadLetters, Letter};
+use crate::redis::ownership::Books;
 use crate::redis::statistics::{Progress, Statistics};
 use crate::redis::{Fault, groups};
 use crate::retry::Backoff;
@@ -46,6 +49,8 @@ const IN_FLIGHT: usize = 2;
 /// A group's bounds.
 const GROUP_RECORDS: usize = 4000;
 const GROUP_BYTES: usize = 8 << 20;
+/// How often a lease that ran out is looked at.
+const LAPSED: Duration = Duration::from_millis(500);
 /// Up to so many IDs, an XACK takes the time of its round trip.
 const SMALL_ACKNOWLEDGEMENT: usize = 16;
 
@@ -69,29 +74,55 @@ pub(crate) struct Shared<S> {
     pub(crate) stop: Shutdown,
     /// At most so many lanes read at once: each may set aside its part of the read budget.
     pub(crate) lanes: usize,
-    /// STREAM_START_ID is `$`, and these streams were there at the first start and have no group yet.
-    pub(crate) latest: Mutex<HashSet<StreamName>>,
+    /// Until when what is owned may be handed over.
+    pub(crate) lease: Lease,
+    /// Where the fences of reading connections are put up; `None` where there are none: with
+    /// STREAM_OWNERSHIP=exclusive, and on a Cluster.
+    pub(crate) books: Option<Books>,
+    /// So many fences were made.
+    pub(crate) fences: AtomicU64,
+    /// A lane has let go of something.
+    pub(crate) let_go: Notify,
 }
 
 impl<S> Shared<S> {
-    /// Where a stream's new group begins.
-    fn start_of(&self, stream: &StreamName) -> StartId {
-        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner).contains(stream);
-        if latest { StartId::Latest } else { self.start_again() }
+    /// How people and destinations know a stream.
+    pub(crate) fn spell(&self, stream: &StreamName) -> String {
+        let spelled = stream.spell(self.default_db);
+        match &self.settings.source_name {
+            Some(source) => format!("{source}{spelled}"),
+            None => spelled,
+        }
     }
 
-    /// The stream has its group, or is gone: if it returns, it is read from its beginning.
-    fn began(&self, stream: &StreamName) {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner).remove(stream);
-    }
-
-    /// Where a group begins that was lost with its stream: `$` would skip what came since.
-    fn start_again(&self) -> StartId {
+    /// Where a new group begins. The streams that were there at the first start have theirs; on those that come later,
+    /// and where a group was lost with its stream, `$` would skip what came since.
+    fn start(&self) -> StartId {
         match self.settings.start_id {
             StartId::Latest => StartId::After(EntryId::default()),
             after => after,
         }
     }
+}
+
+/// What a lane is to read.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    /// Of the portion that this comes from.
+    pub(crate) revision: u64,
+    /// Under which name; another one than before means that somebody else may have read since.
+    pub(crate) member: Option<Arc<str>>,
+    /// In the lane's database.
+    pub(crate) streams: Arc<BTreeSet<Bytes>>,
+}
+
+/// Up to which revision of what it was to read a lane has let go of everything else.
+#[derive(Debug, Default)]
+pub(crate) struct LetGo {
+    /// No read can take an entry of it any more.
+    pub(crate) unread: AtomicU64,
+    /// And nothing of it is in flight.
+    pub(crate) settled: AtomicU64,
 }
 
 /// A group at the sink.
@@ -117,6 +148,13 @@ pub(crate) struct Lane<S> {
     held_bytes: Share,
     waiting_bytes: usize,
     source: SourceStep,
+    /// The name under which its streams are owned.
+    member: Option<Arc<str>>,
+    /// Of what it was last told to read.
+    revision: u64,
+    let_go: Arc<LetGo>,
+    /// The lease ran out, and all was dropped that was not in flight.
+    lapsed: bool,
     /// Redis answered last time.
     source_ok: bool,
     /// Filtered out since the last acknowledgement.
@@ -124,7 +162,7 @@ pub(crate) struct Lane<S> {
 }
 
 impl<S: Sink> Lane<S> {
-    pub(crate) fn new(shared: Arc<Shared<S>>, db: u16, commands: Client) -> Self {
+    pub(crate) fn new(shared: Arc<Shared<S>>, db: u16, commands: Client, let_go: Arc<LetGo>) -> Self {
         let block = shared.settings.poll_interval.max(source_step::MIN_BLOCK);
         Self {
             db,
@@ -135,6 +173,10 @@ impl<S: Sink> Lane<S> {
             held_bytes: shared.budget.nothing(),
             waiting_bytes: 0,
             source: SourceStep::new(shared.redis_retry),
+            member: None,
+            revision: 0,
+            let_go,
+            lapsed: false,
             source_ok: true,
             skipped: Vec::new(),
             shared,
@@ -143,11 +185,13 @@ impl<S: Sink> Lane<S> {
 
     /// Reads and delivers the streams that `wanted` names, until a stop is requested and what is in flight has
     /// settled.
-    pub(crate) async fn run(mut self, mut wanted: watch::Receiver<Arc<BTreeSet<Bytes>>>) {
+    pub(crate) async fn run(mut self, mut wanted: watch::Receiver<Arc<Wanted>>) {
         let mut sink_up = self.shared.sink_up.clone();
         let stop = self.shared.stop.clone();
         self.take_wanted(&wanted.borrow_and_update().clone());
         loop {
+            self.look_at_the_lease();
+            self.tell_what_is_let_go();
             let stopping = stop.is_requested();
             // One time for all that is decided in this turn: what is not due for one is in the future for the other.
             let now = Instant::now();
@@ -158,11 +202,11 @@ impl<S: Sink> Lane<S> {
                 if self.flying.is_empty() && !self.source.is_under_way() {
                     return;
                 }
-            } else {
+            } else if !self.lapsed {
                 self.hand_over(*sink_up.borrow_and_update());
                 self.begin_step(now);
             }
-            let wake_at = self.wake_at(now);
+            let wake_at = if self.lapsed { Some(now + LAPSED) } else { self.wake_at(now) };
             // What is settled comes first: it frees memory and lets the next group go. No branch drops an operation
             // that is under way: each polls a future that lives in `self`.
             tokio::select! {
@@ -180,11 +224,37 @@ impl<S: Sink> Lane<S> {
                 }
                 _ = sink_up.changed(), if !stopping => {}
                 () = stop.requested(), if !stopping => {}
-                () = self.shared.budget.freed(), if !stopping && self.source.wants_budget() => {}
+                () = self.shared.budget.freed(), if !stopping && !self.lapsed && self.source.wants_budget() => {}
                 () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if !stopping && wake_at.is_some() => {
                     self.source.wake();
                 }
             }
+        }
+    }
+
+    /// Past its end others may own these streams: nothing more of them is handed over, and once it is good again each
+    /// is read from what is pending.
+    fn look_at_the_lease(&mut self) {
+        let holds = self.shared.lease.holds();
+        if !holds && !self.lapsed {
+            self.restart_all();
+            self.source.wake();
+        }
+        self.lapsed = !holds;
+    }
+
+    /// What was taken away from this lane may go to another process as soon as nothing here can read it any more.
+    fn tell_what_is_let_go(&self) {
+        let (LetGo { unread, settled }, revision) = (&*self.let_go, self.revision);
+        let mut told = false;
+        if self.source.is_at_rest() {
+            told |= unread.swap(revision, Relaxed) != revision;
+        }
+        if unread.load(Relaxed) == revision && !self.streams.are_leaving() {
+            told |= settled.swap(revision, Relaxed) != revision;
+        }
+        if told {
+            self.shared.let_go.notify_one();
         }
     }
 
@@ -449,27 +519,27 @@ impl<S: Sink> Lane<S> {
         }
     }
 
-    fn take_wanted(&mut self, wanted: &BTreeSet<Bytes>) {
+    fn take_wanted(&mut self, wanted: &Wanted) {
+        let Wanted { revision, member, streams: wanted } = wanted;
+        self.revision = *revision;
+        if self.member != *member {
+            self.member = member.clone();
+            self.restart_all();
+        }
         let gone: Vec<Bytes> = self.streams.keys().filter(|key| !wanted.contains(*key)).cloned().collect();
         for key in gone {
             if let Some(slot) = self.streams.remove(&key) {
-                tracing::info!(stream = self.streams[slot].stream.spelled, "stream is no longer read");
+                tracing::debug!(stream = self.streams[slot].stream.spelled, "stream is no longer read");
                 self.purge(|_, record| record.slot == slot);
-                let stream = self.streams[slot].stream.clone();
-                self.shared.began(&stream.name);
             }
         }
         self.forget_gone();
-        for key in wanted {
+        for key in wanted.iter() {
             if self.streams.has_returned(key) {
                 continue;
             }
             let name = StreamName::new(self.db, key.clone());
-            let spelled = name.spell(self.shared.default_db);
-            let spelled = match &self.shared.settings.source_name {
-                Some(source) => format!("{source}{spelled}"),
-                None => spelled,
-            };
+            let spelled = self.shared.spell(&name);
             let metrics = self.shared.metrics.stream(&spelled);
             let stream = Arc::new(Stream { name, spelled, metrics, progress: Progress::default() });
             tracing::debug!(stream = stream.spelled, "stream is read from now on");

@@ -206,14 +206,10 @@ impl<S: Sink> Lane<S> {
                     }
                     state.had_group = true;
                     state.last_settled = None;
-                    self.shared.began(&state.stream.name);
                     self.restart(slot, Instant::now());
                 }
                 // The key is gone: discovery drops it, or finds it again.
-                Err(Fault::NoGroup(_)) => {
-                    self.shared.began(&state.stream.name);
-                    self.restart(slot, again);
-                }
+                Err(Fault::NoGroup(_)) => self.restart(slot, again),
                 Err(fault) => {
                     self.not_readable(slot, &format!("not read: its group cannot be created: {fault}"))
                 }
@@ -234,18 +230,18 @@ impl<S: Sink> Lane<S> {
     async fn start_of(&mut self, slot: usize) -> StartId {
         let state = &self.streams[slot];
         if !state.had_group {
-            return self.shared.start_of(&state.stream.name);
+            return self.shared.start();
         }
         let (witness, after) = match (state.first_unsettled, state.last_settled) {
             (Some(unsettled), _) => (unsettled, unsettled.previous()),
             (None, Some(settled)) => (settled, settled),
-            (None, None) => return self.shared.start_again(),
+            (None, None) => return self.shared.start(),
         };
         let key = state.stream.name.key.clone();
         match groups::holds(&self.commands, &key, witness).await {
             Ok(true) => StartId::After(after),
             // Where Redis does not say, reading too much is the safe side.
-            Ok(false) | Err(_) => self.shared.start_again(),
+            Ok(false) | Err(_) => self.shared.start(),
         }
     }
 }

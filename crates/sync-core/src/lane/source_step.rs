@@ -1,8 +1,10 @@
 //! What a lane asks of its source, one thing at a time: to connect, to read a page of what is pending, to read new
 //! entries. What came is admitted here; nothing is delivered or acknowledged here.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use fred::types::Value;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
@@ -14,6 +16,7 @@ use crate::budget::{READ_BUDGET, Share};
 use crate::record::{Entry, EntryId};
 use crate::redis::Fault;
 use crate::redis::connection::{Connection, Waker, key};
+use crate::redis::ownership::Standing;
 use crate::redis::reply::{self, Listed};
 use crate::retry::Backoff;
 use crate::settings::{Filter, RetrySettings};
@@ -23,7 +26,9 @@ pub(super) const MIN_BLOCK: Duration = Duration::from_secs(1);
 
 /// What a lane asked for and has not got yet. The reader travels with the question and comes back with the answer.
 pub(super) struct SourceStep {
-    reader: Option<Connection>,
+    reader: Option<Reader>,
+    /// The fence of a lost connection: a read that was sent on it may still come to Redis until this is gone.
+    stale_fence: Option<Bytes>,
     under_way: Option<BoxFuture<'static, Done>>,
     /// Set while a read blocks.
     waker: Option<Waker>,
@@ -34,18 +39,25 @@ pub(super) struct SourceStep {
     starved: bool,
 }
 
+/// A reading connection, and what fences it.
+pub(super) struct Reader {
+    connection: Connection,
+    /// Under which member's name it reads, and its fence; `None` with STREAM_OWNERSHIP=exclusive, and on a Cluster.
+    fence: Option<(Arc<str>, Bytes)>,
+}
+
 /// What came of a step.
 pub(super) enum Done {
-    Connected(Result<Connection, Fault>),
+    Connected(Result<Reader, Fault>),
     Recovered {
-        reader: Connection,
+        reader: Reader,
         share: Share,
         pages: Vec<(Asked, EntryId)>,
         count: u32,
         replies: Result<Vec<Result<Value, Fault>>, Fault>,
     },
     Read {
-        reader: Connection,
+        reader: Reader,
         share: Share,
         streams: Vec<Asked>,
         reply: Result<Value, Fault>,
@@ -56,6 +68,7 @@ impl SourceStep {
     pub(super) fn new(retry: RetrySettings) -> Self {
         Self {
             reader: None,
+            stale_fence: None,
             under_way: None,
             waker: None,
             connecting: false,
@@ -67,6 +80,11 @@ impl SourceStep {
 
     pub(super) fn is_under_way(&self) -> bool {
         self.under_way.is_some()
+    }
+
+    /// Whether no read that was ever sent can take an entry from now on.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.under_way.is_none() && self.stale_fence.is_none()
     }
 
     /// A blocked read is under way, and was not cut short yet.
@@ -110,6 +128,14 @@ impl SourceStep {
     }
 }
 
+impl Reader {
+    /// Whether this NOGROUP is about the fence.
+    fn is_fenced_by(&self, reason: &str) -> bool {
+        let fence = self.fence.as_ref().and_then(|(_, fence)| std::str::from_utf8(fence).ok());
+        fence.is_some_and(|fence| reason.contains(fence))
+    }
+}
+
 impl<S: Sink> Lane<S> {
     /// Starts the next step if there is one to take and room for what it brings.
     pub(super) fn begin_step(&mut self, now: Instant) {
@@ -119,11 +145,9 @@ impl<S: Sink> Lane<S> {
             return;
         }
         self.source.retry_at = None;
-        let Some(mut reader) = self.source.reader.take() else {
-            let (connector, db) = (self.shared.connector.clone(), self.db);
+        let Some(mut reader) = self.source.reader.take().filter(|reader| self.reads_as(reader)) else {
             self.source.connecting = true;
-            self.source.under_way =
-                Some(Box::pin(async move { Done::Connected(connector.connection(db).await) }));
+            self.source.under_way = Some(self.connect());
             return;
         };
         // Half of the budget is for reads under way, in equal parts; the other half for what was read.
@@ -144,31 +168,60 @@ impl<S: Sink> Lane<S> {
                     pages.iter().map(|(asked, from)| (key_of(asked), from.to_string())).collect::<Vec<_>>();
                 Box::pin(async move {
                     limiter.take().await;
-                    let replies = reader.claim_pending(&group, &consumer, &from, count).await;
+                    let replies = reader.connection.claim_pending(&group, &consumer, &from, count).await;
                     Done::Recovered { reader, share, pages, count, replies }
                 })
             }
             Step::Read { streams, count, block } => {
-                let keys = streams.iter().map(key_of).collect();
-                self.source.waker = block.map(|_| reader.waker());
+                // The fence comes first: where it is gone, Redis looks at nothing else.
+                let fence = reader.fence.as_ref().map(|(_, fence)| key(fence));
+                let keys = fence.into_iter().chain(streams.iter().map(key_of)).collect();
+                self.source.waker = block.map(|_| reader.connection.waker());
                 Box::pin(async move {
                     limiter.take().await;
-                    let reply = reader.read_new(&group, &consumer, keys, count, block).await;
+                    let reply = reader.connection.read_new(&group, &consumer, keys, count, block).await;
                     Done::Read { reader, share, streams, reply }
                 })
             }
         });
     }
 
+    /// Whether the reader is of the membership under which this lane's streams are owned.
+    fn reads_as(&self, reader: &Reader) -> bool {
+        self.shared.books.is_none() || reader.fence.as_ref().map(|(member, _)| member) == self.member.as_ref()
+    }
+
+    /// A new reading connection, and a fence for it; the fence of the one before goes.
+    fn connect(&self) -> BoxFuture<'static, Done> {
+        let (shared, db, before) = (self.shared.clone(), self.db, self.source.stale_fence.clone());
+        let fence = self.shared.books.as_ref().zip(self.member.clone()).map(|(books, member)| {
+            let number = self.shared.fences.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            (books.clone(), books.fence(&member, number), member)
+        });
+        let connect = async move {
+            let mut connection = shared.connector.connection(db).await?;
+            let Some((books, fence, member)) = fence else { return Ok(Reader { connection, fence: None }) };
+            shared.limiter.spend(1);
+            let open = connection
+                .run(async |client| books.open_fence(&client, &member, db, &fence, before.as_ref()).await);
+            match open.await? {
+                Standing::Member(()) => Ok(Reader { connection, fence: Some((member, fence)) }),
+                Standing::Fenced => Err(Fault::Fenced),
+            }
+        };
+        Box::pin(async move { Done::Connected(connect.await) })
+    }
+
     /// Admits what a step brought: into `waiting`, or, filtered out, to be acknowledged at once.
     pub(super) async fn step_done(&mut self, done: Done) {
         match done {
             Done::Connected(Ok(reader)) => {
+                self.source.stale_fence = None;
                 self.source.reader = Some(reader);
                 // What an earlier connection was sent and never got is pending, and older than all new entries.
                 self.restart_all();
             }
-            Done::Connected(Err(fault)) => self.step_failed(&fault),
+            Done::Connected(Err(fault)) => self.step_failed(None, &fault),
             Done::Recovered { reader, share, pages, count, replies } => match replies {
                 Ok(replies) => {
                     self.source.reader = Some(reader);
@@ -176,7 +229,7 @@ impl<S: Sink> Lane<S> {
                     drop(share);
                     self.pages_recovered(pages, count, replies).await;
                 }
-                Err(fault) => self.step_failed(&fault),
+                Err(fault) => self.step_failed(Some(reader), &fault),
             },
             Done::Read { reader, share, streams, reply } => {
                 drop(share);
@@ -190,11 +243,14 @@ impl<S: Sink> Lane<S> {
                     }
                     // Nothing was read, or nothing that any stream but the named one could have lost.
                     Err(Fault::Unblocked(_)) => self.source.reader = Some(reader),
+                    Err(Fault::NoGroup(reason)) if reader.is_fenced_by(&reason) => {
+                        self.step_failed(Some(reader), &Fault::Fenced);
+                    }
                     Err(Fault::NoGroup(_) | Fault::WrongType(_)) => {
                         self.source.reader = Some(reader);
                         self.restart_asked(&streams);
                     }
-                    Err(fault) => self.step_failed(&fault),
+                    Err(fault) => self.step_failed(Some(reader), &fault),
                 }
             }
         }
@@ -209,8 +265,16 @@ impl<S: Sink> Lane<S> {
 
     /// The reader is gone with its connection. Its last answer may be lost: the next connection begins with what is
     /// pending.
-    fn step_failed(&mut self, fault: &Fault) {
-        self.source.reader = None;
+    fn step_failed(&mut self, reader: Option<Reader>, fault: &Fault) {
+        if *fault == Fault::Fenced {
+            // Nothing that this connection sent can take an entry any more, and nothing is wrong with the server.
+            self.source.stale_fence = None;
+            self.source.retry_at = Some(Instant::now() + self.source.backoff.next_delay());
+            return;
+        }
+        if let Some((_, fence)) = reader.and_then(|reader| reader.fence) {
+            self.source.stale_fence = Some(fence);
+        }
         self.source.retry_at = Some(Instant::now() + self.source.backoff.next_delay());
         self.source_down(fault);
     }

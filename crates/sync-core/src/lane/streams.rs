@@ -169,6 +169,11 @@ impl Streams {
         }
     }
 
+    /// Whether something of what left is still in flight.
+    pub(crate) fn are_leaving(&self) -> bool {
+        self.leaving > 0
+    }
+
     /// Whether the lane has the stream already; one that had left and returned before all of it was settled stays.
     pub(crate) fn has_returned(&mut self, key: &Bytes) -> bool {
         let Some(&slot) = self.by_key.get(key) else { return false };

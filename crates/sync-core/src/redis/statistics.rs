@@ -168,6 +168,11 @@ impl Statistics {
         known.stream = Some(stream);
     }
 
+    /// These consumers are other replicas of this bridge: nothing is wrong when they read.
+    pub(crate) fn companions(&self, consumers: impl IntoIterator<Item = String>) {
+        self.said().strangers.extend(consumers.into_iter().map(Bytes::from));
+    }
+
     /// It no longer does.
     pub fn remove(&self, stream: &Arc<Stream>) {
         let mut known = self.known();

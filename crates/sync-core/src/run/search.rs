@@ -2,21 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::future::Future;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use fred::clients::Client;
 use fred::interfaces::ServerInterface;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
 
 use super::Live;
+use super::deal::Found;
+use crate::bridge::Sink;
 use crate::lane::Shared;
 use crate::record::StreamName;
 use crate::redis::connection::Connection;
 use crate::redis::{Fault, discovery, groups};
-use crate::settings::Discovery;
+use crate::settings::{Discovery, StartId};
 use crate::telemetry::health::Severity;
 
 /// Looks for streams with one connection of its own.
-pub(super) struct Search {
+struct Search {
     connection: Option<Connection>,
     /// How many databases the server has, where known.
     databases: Option<Option<u32>>,
@@ -27,24 +32,68 @@ pub(super) struct Search {
     reported_down: bool,
 }
 
+/// Searches now and then until a stop is requested, and tells what there is. `failed` hears of what could not be taken
+/// up: it is told again soon.
+pub(super) async fn search<S: Sink>(
+    connection: Connection,
+    shared: Arc<Shared<S>>,
+    mut live: watch::Receiver<Live>,
+    found: mpsc::Sender<Found>,
+    failed: mpsc::Receiver<Fault>,
+) {
+    let stop = shared.stop.clone();
+    let mut search = Search {
+        connection: Some(connection),
+        databases: None,
+        reported: HashSet::new(),
+        searching: None,
+        reported_down: false,
+    };
+    tokio::select! {
+        () = search.go_on(&shared, &mut live, found, failed) => {}
+        () = stop.requested() => {}
+    }
+}
+
 impl Search {
-    pub(super) fn new(connection: Connection) -> Self {
-        Self {
-            connection: Some(connection),
-            databases: None,
-            reported: HashSet::new(),
-            searching: None,
-            reported_down: false,
+    async fn go_on<S>(
+        &mut self,
+        shared: &Shared<S>,
+        live: &mut watch::Receiver<Live>,
+        found: mpsc::Sender<Found>,
+        mut failed: mpsc::Receiver<Fault>,
+    ) {
+        let mut first = shared.settings.start_id == StartId::Latest && shared.settings.auto_create_groups;
+        loop {
+            let settings = live.borrow_and_update().clone();
+            let pass = self.pass(shared, &settings).await;
+            if std::mem::take(&mut first)
+                && let Err(fault) = self.begin_at_the_end(shared, &pass).await
+            {
+                // Reading too much is the safe side.
+                tracing::warn!("STREAM_START_ID=$ is not applied everywhere: {fault}");
+            }
+            if found.send(pass).await.is_err() {
+                return;
+            }
+            let mut interval = settings.interval;
+            if self.reported_down {
+                interval = interval.min(shared.redis_retry.base);
+            }
+            tokio::select! {
+                () = sleep(interval) => {}
+                Ok(()) = live.changed() => {}
+                Some(fault) = failed.recv() => {
+                    self.failed(shared, &fault);
+                    sleep(shared.redis_retry.base).await;
+                }
+            }
         }
     }
 
     /// The streams to be read, by database. A database that cannot be searched now is absent: what was found there
     /// before goes on being read.
-    pub(super) async fn pass<S>(
-        &mut self,
-        shared: &Shared<S>,
-        live: &Live,
-    ) -> BTreeMap<u16, BTreeSet<Bytes>> {
+    async fn pass<S>(&mut self, shared: &Shared<S>, live: &Live) -> Found {
         let mut named: BTreeMap<u16, Vec<Bytes>> = BTreeMap::new();
         for stream in &shared.settings.named {
             named.entry(stream.db).or_default().push(stream.key.clone());
@@ -88,12 +137,7 @@ impl Search {
         found
     }
 
-    /// Whether the last pass failed: then the next should not wait for its time.
-    pub(super) fn has_failed(&self) -> bool {
-        self.reported_down
-    }
-
-    pub(super) fn failed<S>(&mut self, shared: &Shared<S>, fault: &Fault) {
+    fn failed<S>(&mut self, shared: &Shared<S>, fault: &Fault) {
         self.reported_down = true;
         shared.health.down("source Redis", &fault.to_string(), Severity::Warn);
     }
@@ -204,32 +248,32 @@ impl Search {
         there
     }
 
-    /// All that was found, if the group exists on none of it: then this is the first start.
-    pub(super) async fn present_at_first_start<S>(
-        &mut self,
-        shared: &Shared<S>,
-        found: &BTreeMap<u16, BTreeSet<Bytes>>,
-    ) -> HashSet<StreamName> {
-        let mut present = HashSet::new();
-        for (db, streams) in found.iter().filter(|(_, streams)| !streams.is_empty()) {
-            let keys: Vec<Bytes> = streams.iter().cloned().collect();
-            let group = &shared.settings.group;
-            let ask = async |client: Client| groups::having_group(&client, &keys, group).await;
-            let having = self.in_database(shared, *db, ask).await;
-            match having {
-                Ok(having) if !having.contains(&true) => {
-                    present.extend(keys.into_iter().map(|key| StreamName::new(*db, key)));
-                }
-                Ok(_) => return HashSet::new(),
-                Err(fault) => {
-                    // Reading too much is the safe side.
-                    tracing::warn!(
-                        "STREAM_START_ID=$ is not applied: cannot see which groups exist: {fault}"
-                    );
-                    return HashSet::new();
-                }
+    /// STREAM_START_ID=$: at the first start, which is when the group exists nowhere, it is created on all that was
+    /// found, whoever will own it. So replicas that start one after the other agree about what was there.
+    async fn begin_at_the_end<S>(&mut self, shared: &Shared<S>, found: &Found) -> Result<(), Fault> {
+        let group = &shared.settings.group;
+        let found: Vec<(u16, Vec<Bytes>)> = found
+            .iter()
+            .filter(|(_, streams)| !streams.is_empty())
+            .map(|(db, streams)| (*db, streams.iter().cloned().collect()))
+            .collect();
+        for (db, keys) in &found {
+            let ask = async |client: Client| groups::having_group(&client, keys, group).await;
+            if self.in_database(shared, *db, ask).await?.contains(&true) {
+                return Ok(());
             }
         }
-        present
+        for (db, keys) in found {
+            let at_the_end: Vec<_> = keys.into_iter().map(|key| (key, StartId::Latest)).collect();
+            let create = async |client: Client| groups::create(&client, &at_the_end, group).await;
+            self.in_database(shared, db, create).await?;
+            tracing::info!(
+                group,
+                streams = at_the_end.len(),
+                database = db,
+                "created the consumer group at the end of what is there: STREAM_START_ID is $"
+            );
+        }
+        Ok(())
     }
 }

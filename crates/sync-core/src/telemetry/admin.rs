@@ -1,4 +1,4 @@
-//! The pages on ADMIN_ADDR: `/healthz`, `/readyz`, `/metrics` and an index.
+//! The pages on ADMIN_ADDR: `/healthz`, `/readyz`, `/metrics`, `/api/status` and an index.
 //!
 //! It only reads. Nothing can be changed through it, and no record's content is shown.
 
@@ -18,6 +18,7 @@ use tracing::info;
 use super::health::Health;
 use super::log::escape;
 use super::metrics::Metrics;
+use super::status::Status;
 
 /// How long requests under way may go on after the shutdown.
 const GRACE: Duration = Duration::from_secs(1);
@@ -64,15 +65,17 @@ impl Admin {
         self,
         health: Health,
         metrics: Metrics,
+        status: Status,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
         info!("Status and metrics are at http://{}/", self.addr);
         let (over, is_over) = tokio::sync::oneshot::channel();
-        let serve = axum::serve(self.listener, router(health, metrics)).with_graceful_shutdown(async move {
-            shutdown.await;
-            // The receiver is gone when the server ended by itself: then nobody waits.
-            let _ = over.send(());
-        });
+        let serve =
+            axum::serve(self.listener, router(health, metrics, status)).with_graceful_shutdown(async move {
+                shutdown.await;
+                // The receiver is gone when the server ended by itself: then nobody waits.
+                let _ = over.send(());
+            });
         let overdue = async {
             match is_over.await {
                 Ok(()) => tokio::time::sleep(GRACE).await,
@@ -87,8 +90,9 @@ impl Admin {
     }
 }
 
-fn router(health: Health, metrics: Metrics) -> Router {
+fn router(health: Health, metrics: Metrics, status: Status) -> Router {
     let ready = health.clone();
+    let (of_status, numbers) = (health.clone(), metrics.clone());
     Router::new()
         .route("/", get(|| async { Html(INDEX) }))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -97,11 +101,17 @@ fn router(health: Health, metrics: Metrics) -> Router {
             "/metrics",
             get(|| async move { ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.expose(&health)) }),
         )
+        .route(
+            "/api/status",
+            get(|| async move { ([(header::CONTENT_TYPE, JSON)], status.page(&of_status, &numbers)) }),
+        )
         .fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") })
 }
 
 /// <https://prometheus.io/docs/specs/om/open_metrics_spec/#protocol-negotiation>
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+const JSON: &str = "application/json";
 
 const INDEX: &str = "<!doctype html>
 <html lang=\"en\">
@@ -112,6 +122,7 @@ const INDEX: &str = "<!doctype html>
 <li><a href=\"/healthz\">/healthz</a>: whether the process lives
 <li><a href=\"/readyz\">/readyz</a>: whether it can do its work, else why not
 <li><a href=\"/metrics\">/metrics</a>: numbers for Prometheus
+<li><a href=\"/api/status\">/api/status</a>: who owns which stream, and how far each is, as JSON
 </ul>
 ";
 
@@ -154,7 +165,9 @@ mod tests {
         metrics.stream("device:1").lag.store(7, std::sync::atomic::Ordering::Relaxed);
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async move { stopped.await.unwrap() };
-        let server = tokio::spawn(admin.serve(health.clone(), metrics, shutdown));
+        let status = Status::default();
+        status.streams([("device:1".to_owned(), 1)].into());
+        let server = tokio::spawn(admin.serve(health.clone(), metrics, status, shutdown));
         Running { addr, health, stop, server }
     }
 
@@ -194,9 +207,13 @@ mod tests {
         assert!(body.contains("\nredis_sync_stream_lag_entries{stream=\"device:1\"} 7\n"), "{body}");
         assert!(body.ends_with("# EOF\n"));
 
+        let (status, head, body) = get("/api/status").await;
+        assert!(status == 200 && head.contains("content-type: application/json"), "{head}");
+        assert!(body.contains(r#""stream":"device:1""#), "{body}");
+
         let (status, _, body) = get("/").await;
         assert_eq!(status, 200);
-        assert!(["/healthz", "/readyz", "/metrics"].iter().all(|page| body.contains(page)));
+        assert!(["/healthz", "/readyz", "/metrics", "/api/status"].iter().all(|page| body.contains(page)));
         for path in ["/metrics/", "/healthz/x", "/nothing", "/%2e%2e/etc/passwd"] {
             assert_eq!(short(get(path).await), (404, "not found\n".to_owned()), "{path}");
         }

@@ -182,6 +182,11 @@ impl Metrics {
         stream
     }
 
+    /// The counters of what is read now, by spelling.
+    pub(crate) fn live_streams(&self) -> HashMap<Arc<str>, Arc<StreamMetrics>> {
+        self.streams().live.clone()
+    }
+
     /// The stream is no longer read: its series end, what it counted stays in the totals.
     pub fn forget(&self, spelled: &str) {
         let mut streams = self.streams();

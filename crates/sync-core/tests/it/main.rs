@@ -5,6 +5,7 @@
 
 mod commands;
 mod contract;
+mod ownership;
 mod proxy;
 mod script;
 mod source;

@@ -18,6 +18,7 @@ use sync_core::settings::{
 use sync_core::shutdown::{Shutdown, Trigger};
 use sync_core::telemetry::health::Health;
 use sync_core::telemetry::metrics::Metrics;
+use sync_core::telemetry::status::Status;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep};
 
@@ -32,6 +33,7 @@ type Rule = Box<dyn FnMut(&Name) -> Fate + Send>;
 pub(crate) struct Script(Arc<Mutex<State>>);
 
 struct State {
+    name: &'static str,
     rule: Rule,
     /// What arrived, in order, repeats included.
     arrived: Vec<Name>,
@@ -57,6 +59,7 @@ impl Script {
     pub(crate) fn new(rule: impl FnMut(&Name) -> Fate + Send + 'static) -> Self {
         let (_, gate) = watch::channel(true);
         Self(Arc::new(Mutex::new(State {
+            name: "scripted sink",
             rule: Box::new(rule),
             arrived: Vec::new(),
             groups: Vec::new(),
@@ -70,6 +73,12 @@ impl Script {
             owed: HashMap::new(),
             violations: Vec::new(),
         })))
+    }
+
+    /// Its name, where there are several.
+    pub(crate) fn called(self, name: &'static str) -> Self {
+        self.state().name = name;
+        self
     }
 
     /// Groups take so long: more is read meanwhile.
@@ -124,7 +133,7 @@ impl Script {
 
 impl Sink for Script {
     fn destination(&self) -> String {
-        "scripted sink".into()
+        self.state().name.into()
     }
 
     fn identity(&self) -> String {
@@ -197,6 +206,7 @@ pub(crate) struct Bridge {
     pub(crate) redis: Client,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
+    pub(crate) status: Status,
     pub(crate) group: String,
     prefix: String,
     script: Script,
@@ -270,6 +280,7 @@ impl Bridge {
             redis: client(db).await,
             metrics: Metrics::default(),
             health: Health::default(),
+            status: Status::default(),
             group,
             prefix,
             script: script.clone(),
@@ -289,6 +300,10 @@ impl Bridge {
     pub(crate) fn through(mut self, url: &str) -> Self {
         self.url = url.to_owned();
         self
+    }
+
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut StreamSettings)) {
+        change(&mut self.settings);
     }
 
     pub(crate) fn start(&mut self) {
@@ -316,6 +331,7 @@ impl Bridge {
             limiter: RateLimiter::new(0),
             health: self.health.clone(),
             metrics: self.metrics.clone(),
+            status: self.status.clone(),
             stop,
             shutdown_timeout: Duration::from_secs(5),
         };
@@ -330,6 +346,15 @@ impl Bridge {
             })
         });
         self.running = Some(Running { stop: trigger, kill, thread });
+    }
+
+    /// What it ends with by itself.
+    pub(crate) async fn ended(&mut self) -> Result<(), run::StartError> {
+        let Running { kill, thread, .. } = self.running.take().expect("it runs");
+        let ended =
+            tokio::task::spawn_blocking(|| thread.join()).await.unwrap().unwrap().expect("not killed");
+        drop(kill);
+        ended
     }
 
     pub(crate) async fn stop(&mut self) {

@@ -1,0 +1,553 @@
+//! This process's part in the streams of its consumer group: it joins the other replicas, keeps its lease, claims and
+//! gives up buckets. What it owns is told to the dealer as a [`Portion`]; when nothing of what it gives up is read any
+//! more, the dealer tells it ([`GivenUp`]). It never touches a record.
+//!
+//! `balance.rs` decides who should own what; the books themselves are in `redis/ownership.rs`. Why it is safe is told
+//! in ARCHITECTURE.md, "One owner per stream".
+
+mod balance;
+mod process;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+pub(super) use self::balance::Weights;
+use super::{Bridge, Live};
+use crate::bridge::Sink;
+use crate::lease::{self, Lease};
+use crate::rate_limit::RateLimiter;
+use crate::record::StreamName;
+use crate::redis::Fault;
+use crate::redis::connection::{Connection, Connector};
+use crate::redis::ownership::{Books, Bucket, Joined, Member, Standing, View, bucket_of};
+use crate::redis::statistics::Statistics;
+use crate::retry::Backoff;
+use crate::settings::{Ownership as Mode, RetrySettings, StreamSettings};
+use crate::shutdown::{Shutdown, Trigger};
+use crate::telemetry::health::{Health, Severity};
+use crate::telemetry::metrics::{Counter, Gauge, Metrics};
+use crate::telemetry::status::{Replica, Status};
+
+/// A member that was not heard of for so long is ended by the others, and what it owned is shared out.
+const LEASE: Duration = Duration::from_secs(6);
+/// Between two renewals.
+const TICK: Duration = Duration::from_secs(1);
+/// This much before the others may end this membership, this process hands over nothing more.
+const MARGIN: Duration = Duration::from_secs(1);
+/// What is in flight may take so long to settle before its stream is let go of all the same: it is delivered twice then.
+const DRAIN: Duration = Duration::from_secs(5);
+/// The part of the process's health that this is.
+const PART: &str = "ownership of streams";
+
+/// What this process owns, for the dealer.
+#[derive(Clone, Debug)]
+pub(crate) struct Portion {
+    /// Grows with every change.
+    pub(crate) revision: u64,
+    /// The name that it reads under; `None` while it is no member.
+    pub(crate) member: Option<Arc<str>>,
+    /// `None` is everything.
+    buckets: Option<BTreeSet<Bucket>>,
+}
+
+impl Portion {
+    /// Of a process that is alone.
+    fn all() -> Self {
+        Self { revision: 0, member: None, buckets: None }
+    }
+
+    fn nothing(revision: u64) -> Self {
+        Self { revision, member: None, buckets: Some(BTreeSet::new()) }
+    }
+
+    pub(super) fn holds(&self, stream: &StreamName) -> bool {
+        self.buckets.as_ref().is_none_or(|buckets| buckets.contains(&bucket_of(stream)))
+    }
+}
+
+/// Up to which revision of the [`Portion`] the lanes have let go of what it took from them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct GivenUp {
+    /// No read that names any of it can take an entry any more.
+    pub(crate) unread: u64,
+    /// And nothing of it is in flight.
+    pub(crate) settled: u64,
+}
+
+/// See the module.
+pub(super) struct Ownership {
+    books: Books,
+    member: Member,
+    connector: Connector,
+    /// The database of the books.
+    home: u16,
+    retry: RetrySettings,
+    limiter: RateLimiter,
+    lease: Lease,
+    health: Health,
+    status: Status,
+    statistics: Statistics,
+    streams: StreamSettings,
+    live: watch::Receiver<Live>,
+    weights: watch::Receiver<Weights>,
+    given_up: watch::Receiver<GivenUp>,
+    portion: watch::Sender<Arc<Portion>>,
+    leave: Shutdown,
+    numbers: Numbers,
+}
+
+/// What the rest of the process has to do with it.
+pub(super) struct Ends {
+    pub(super) lease: Lease,
+    /// For the fences of reading connections.
+    pub(super) books: Option<Books>,
+    pub(super) portion: watch::Receiver<Arc<Portion>>,
+    pub(super) weights: watch::Sender<Weights>,
+    pub(super) given_up: watch::Sender<GivenUp>,
+    pub(super) leave: Trigger,
+}
+
+/// What is counted.
+pub(super) struct Numbers {
+    members: Gauge,
+    owned: Gauge,
+    fenced: Counter,
+}
+
+impl Numbers {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        Self {
+            members: metrics.gauge("replicas", "Processes that share the streams, this one included"),
+            owned: metrics.gauge("streams_owned", "Streams that this process owns"),
+            fenced: metrics
+                .counter("memberships_lost", "Times the other replicas took over from this process"),
+        }
+    }
+}
+
+/// Why this process does not become a member.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotJoined {
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    #[error("{0}")]
+    Taken(String),
+}
+
+/// One membership, from joining until it ends.
+pub(super) struct Term {
+    name: Arc<str>,
+    connection: Option<Connection>,
+    view: View,
+    mine: BTreeSet<Bucket>,
+    giving: BTreeMap<Bucket, Giving>,
+    next_tick: Instant,
+    /// Reported down, and not up since.
+    down: bool,
+}
+
+/// A bucket on its way out.
+struct Giving {
+    /// The first portion without it.
+    revision: u64,
+    /// When it goes, settled or not.
+    deadline: Instant,
+}
+
+impl Ownership {
+    /// `None` where this process is alone: then it owns everything for ever.
+    pub(super) fn new<S: Sink>(
+        bridge: &Bridge<S>,
+        connector: &Connector,
+        statistics: &Statistics,
+    ) -> (Option<Self>, Ends) {
+        let shared = bridge.streams.ownership == Mode::Shared && bridge.streams.enabled;
+        let lease = if shared { Lease::none() } else { Lease::for_ever() };
+        let portion = if shared { Portion::nothing(0) } else { Portion::all() };
+        let (portion, owned) = watch::channel(Arc::new(portion));
+        let (weights, there_is) = watch::channel(Weights::new());
+        let (given_up, let_go) = watch::channel(GivenUp::default());
+        let (leave, leaving) = Shutdown::manual();
+        let books = Books::new(&bridge.streams.group, bridge.redis.db, LEASE);
+        let ends = Ends {
+            lease: lease.clone(),
+            books: shared.then(|| books.clone()),
+            portion: owned,
+            weights,
+            given_up,
+            leave,
+        };
+        let ownership = || Self {
+            books,
+            member: member(bridge),
+            connector: connector.clone(),
+            home: bridge.redis.db,
+            retry: bridge.redis.retry,
+            limiter: bridge.limiter.clone(),
+            lease,
+            health: bridge.health.clone(),
+            status: bridge.status.clone(),
+            statistics: statistics.clone(),
+            streams: bridge.streams.clone(),
+            live: bridge.live.clone(),
+            weights: there_is,
+            given_up: let_go,
+            portion,
+            leave: leaving,
+            numbers: Numbers::new(&bridge.metrics),
+        };
+        (shared.then(ownership), ends)
+    }
+
+    /// One attempt to become a member. `before` is the name that this process had.
+    pub(super) async fn join(&self, before: Option<&str>) -> Result<Term, NotJoined> {
+        let mut connection = self.connector.connection(self.home).await?;
+        let name: Arc<str> = process::new_name(&self.member.host).into();
+        let sent = lease::now();
+        self.limiter.spend(2);
+        let members = connection.run(|client| async move { self.books.members(&client).await }).await?;
+        let dead = self.dead_among(&members);
+        let join =
+            connection.run(async |client| self.books.join(&client, &name, &self.member, before, &dead).await);
+        match join.await? {
+            Joined::Yes => {}
+            Joined::Taken(other) => return Err(NotJoined::Taken(self.taken_by(&other))),
+        }
+        for name in dead {
+            self.say_dead(&name, members.get(&name));
+        }
+        self.lease.extend_to(sent + LEASE - MARGIN);
+        Ok(Term {
+            name,
+            connection: Some(connection),
+            view: View::default(),
+            mine: BTreeSet::new(),
+            giving: BTreeMap::new(),
+            next_tick: Instant::now(),
+            down: false,
+        })
+    }
+
+    /// Keeps the membership, or joins again when it was lost, until told to leave.
+    pub(super) async fn keep(mut self, mut term: Term) {
+        let leave = self.leave.clone();
+        loop {
+            tracing::info!(
+                member = %term.name,
+                group = self.streams.group,
+                "shares the streams of the consumer group with its other replicas"
+            );
+            self.publish(&term);
+            let fenced = tokio::select! {
+                () = self.serve(&mut term) => true,
+                () = leave.requested() => false,
+            };
+            self.lease.end();
+            if !fenced {
+                return self.depart(term).await;
+            }
+            self.numbers.fenced.inc();
+            let name = term.name.clone();
+            term.mine.clear();
+            term.giving.clear();
+            self.publish_nothing();
+            tracing::warn!(
+                member = %name,
+                "lost its streams: its lease ran out, or the server was replaced or emptied; it joins again"
+            );
+            term = tokio::select! {
+                term = self.join_again(&name) => term,
+                () = leave.requested() => return,
+            };
+        }
+    }
+
+    async fn join_again(&mut self, before: &str) -> Term {
+        let mut backoff = Backoff::new(self.retry);
+        loop {
+            match self.join(Some(before)).await {
+                Ok(term) => {
+                    self.health.forget(PART);
+                    return term;
+                }
+                Err(reason) => {
+                    let human = match &reason {
+                        NotJoined::Taken(_) => true,
+                        NotJoined::Fault(fault) => fault.needs_human(),
+                    };
+                    let severity = if human { Severity::Error } else { Severity::Warn };
+                    self.health.down(PART, &format!("nothing is read: {reason}"), severity);
+                    sleep(backoff.next_delay()).await;
+                }
+            }
+        }
+    }
+
+    /// Returns when this membership has ended.
+    async fn serve(&mut self, term: &mut Term) {
+        loop {
+            let standing = tokio::select! {
+                () = sleep_until(term.next_tick) => self.tick(term).await,
+                Ok(()) = self.weights.changed() => self.balance(term).await,
+                Ok(()) = self.given_up.changed() => self.release(term).await,
+            };
+            match standing {
+                Ok(Standing::Member(())) => {}
+                Ok(Standing::Fenced) => return,
+                Err(fault) => self.failed(term, &fault),
+            }
+        }
+    }
+
+    fn failed(&self, term: &mut Term, fault: &Fault) {
+        term.connection = None;
+        term.next_tick = Instant::now() + TICK;
+        tracing::debug!("ownership: {fault}");
+        if !self.lease.holds() || fault.needs_human() {
+            term.down = true;
+            let severity = if fault.needs_human() { Severity::Error } else { Severity::Warn };
+            self.health.down(PART, &format!("the lease cannot be renewed: {fault}"), severity);
+        }
+    }
+
+    /// Renews the lease, and sees who is there.
+    async fn tick(&mut self, term: &mut Term) -> Result<Standing<()>, Fault> {
+        let connection = match &mut term.connection {
+            Some(connection) => connection,
+            None => term.connection.insert(self.connector.connection(self.home).await?),
+        };
+        self.limiter.spend(1);
+        self.member.reads = reads(&self.streams, &self.live.borrow());
+        let sent = lease::now();
+        term.next_tick = Instant::now() + TICK;
+        let dead = self.dead_among(&term.view.members);
+        let (books, member, name, known) = (&self.books, &self.member, &term.name, term.view.version);
+        let answer =
+            connection.run(async |client| books.tick(&client, name, member, known, &dead).await).await?;
+        let Standing::Member(changed) = answer else { return Ok(Standing::Fenced) };
+        self.lease.extend_to(sent + LEASE - MARGIN);
+        if std::mem::take(&mut term.down) {
+            self.health.up(PART);
+            self.health.forget(PART);
+        }
+        if let Some(view) = changed {
+            self.say_what_changed(&term.name, &term.view, &view);
+            term.view = view;
+            self.show(term);
+        }
+        self.release(term).await?;
+        self.balance(term).await
+    }
+
+    /// Claims what this member should have and nobody has; gives up what is too much.
+    async fn balance(&mut self, term: &mut Term) -> Result<Standing<()>, Fault> {
+        if term.view.version == 0 {
+            // Not seen yet who is there: the first tick is due.
+            return Ok(Standing::Member(()));
+        }
+        let weights = self.weights.borrow_and_update().clone();
+        let alike = term.view.members.values().all(|member| member.reads == self.member.reads);
+        let giving = term.giving.keys().copied().collect();
+        let moves = balance::moves(&term.name, &term.view, &weights, &term.mine, &giving, alike);
+        let (mut changed, before) = (false, term.mine.len());
+        if !moves.give_up.is_empty() {
+            let revision = self.portion.borrow().revision + 1;
+            let deadline = Instant::now() + DRAIN;
+            for bucket in &moves.give_up {
+                term.mine.remove(bucket);
+                term.giving.insert(*bucket, Giving { revision, deadline });
+            }
+            changed = true;
+        }
+        let mut fenced = false;
+        if !moves.claim.is_empty()
+            && let Some(connection) = &mut term.connection
+        {
+            self.limiter.spend(1);
+            let (books, name) = (&self.books, &term.name);
+            match connection.run(async |client| books.claim(&client, name, &moves.claim).await).await {
+                Ok(Standing::Member(claimed)) => {
+                    changed |= !claimed.is_empty();
+                    term.mine.extend(claimed);
+                }
+                Ok(Standing::Fenced) => fenced = true,
+                Err(fault) => self.failed(term, &fault),
+            }
+        }
+        if changed && !fenced {
+            self.publish(term);
+            let streams: u32 = term.mine.iter().filter_map(|bucket| weights.get(bucket)).sum();
+            let all: u32 = weights.values().sum();
+            let replicas = term.view.members.len();
+            tracing::info!(
+                "owns {streams} of {all} streams ({} buckets, {before} before); {replicas} replicas",
+                term.mine.len(),
+            );
+        }
+        let streams: u32 = term.mine.iter().filter_map(|bucket| weights.get(bucket)).sum();
+        self.numbers.owned.set(i64::from(streams));
+        Ok(if fenced { Standing::Fenced } else { Standing::Member(()) })
+    }
+
+    /// Lets go of what the lanes have given up.
+    async fn release(&mut self, term: &mut Term) -> Result<Standing<()>, Fault> {
+        let GivenUp { unread, settled } = *self.given_up.borrow_and_update();
+        let now = Instant::now();
+        let free = |giving: &Giving| {
+            unread >= giving.revision && (settled >= giving.revision || giving.deadline <= now)
+        };
+        let going: Vec<Bucket> =
+            term.giving.iter().filter(|(_, giving)| free(giving)).map(|(bucket, _)| *bucket).collect();
+        let Some(connection) = term.connection.as_mut().filter(|_| !going.is_empty()) else {
+            return Ok(Standing::Member(()));
+        };
+        self.limiter.spend(1);
+        let (books, name) = (&self.books, &term.name);
+        let answer = connection.run(async |client| books.release(&client, name, &going).await).await?;
+        term.giving.retain(|bucket, _| !going.contains(bucket));
+        Ok(answer)
+    }
+
+    /// The others need not wait for the lease to run out.
+    async fn depart(self, mut term: Term) {
+        self.publish_nothing();
+        let mut connection = match term.connection.take() {
+            Some(connection) => connection,
+            None => match self.connector.connection(self.home).await {
+                Ok(connection) => connection,
+                Err(fault) => {
+                    tracing::warn!("the other replicas take over within {} s: {fault}", LEASE.as_secs());
+                    return;
+                }
+            },
+        };
+        let (books, name) = (&self.books, &term.name);
+        match connection.run(async |client| books.leave(&client, name).await).await {
+            Ok(()) => tracing::debug!(member = %name, "left the other replicas"),
+            Err(fault) => {
+                tracing::warn!("the other replicas take over within {} s: {fault}", LEASE.as_secs());
+            }
+        }
+    }
+
+    fn publish(&self, term: &Term) {
+        self.portion.send_modify(|portion| {
+            *portion = Arc::new(Portion {
+                revision: portion.revision + 1,
+                member: Some(term.name.clone()),
+                buckets: Some(term.mine.clone()),
+            });
+        });
+        self.show(term);
+    }
+
+    fn publish_nothing(&self) {
+        self.portion.send_modify(|portion| *portion = Arc::new(Portion::nothing(portion.revision + 1)));
+        self.numbers.owned.set(0);
+        self.status.shared(None, Vec::new(), Default::default());
+    }
+
+    fn show(&self, term: &Term) {
+        self.numbers.members.set(i64::try_from(term.view.members.len()).unwrap_or(i64::MAX));
+        let replica = |(name, member): (&String, &Member)| Replica {
+            name: name.clone(),
+            host: member.host.clone(),
+            pid: member.pid,
+            version: member.version.clone(),
+            me: **name == *term.name,
+        };
+        let replicas = term.view.members.iter().map(replica).collect();
+        self.status.shared(Some(term.name.to_string()), replicas, term.view.owners.clone());
+        self.statistics.companions(term.view.members.values().map(|member| member.consumer.clone()));
+    }
+
+    fn dead_among(&self, members: &BTreeMap<String, Member>) -> Vec<String> {
+        let dead = members.iter().filter(|(_, member)| process::is_dead(member, &self.member.machine));
+        dead.map(|(name, _)| name.clone()).collect()
+    }
+
+    fn taken_by(&self, other: &Member) -> String {
+        let Member { bridge, sink, host, pid, .. } = other;
+        let group = &self.streams.group;
+        let (what, mine) = (&self.member.bridge, &self.member.sink);
+        format!(
+            "the consumer group {group} is used by {bridge} to {sink} (host {host}, process {pid}), and this is {what} to {mine}: \
+             give it a group of its own with STREAM_CONSUMER_GROUP"
+        )
+    }
+
+    fn say_dead(&self, name: &str, member: Option<&Member>) {
+        let (host, pid) = member.map_or(("", 0), |member| (member.host.as_str(), member.pid));
+        tracing::warn!(member = name, host, pid, "a replica has ended: its streams are taken over");
+    }
+
+    fn say_what_changed(&self, me: &str, before: &View, now: &View) {
+        for name in &now.dropped {
+            self.say_dead(name, before.members.get(name));
+        }
+        for (name, member) in now.members.iter().filter(|(name, _)| !before.members.contains_key(*name)) {
+            if name != me {
+                tracing::info!(
+                    member = name,
+                    host = member.host,
+                    pid = member.pid,
+                    "another replica is there"
+                );
+            }
+        }
+        for name in before.members.keys() {
+            if !now.members.contains_key(name) && !now.dropped.contains(name) {
+                tracing::info!(member = name, "a replica has left");
+            }
+        }
+        let unlike = |view: &View| view.members.values().any(|member| member.reads != self.member.reads);
+        if unlike(now) && !unlike(before) {
+            tracing::warn!(
+                "replicas with other settings of what to read share this group: streams that not all of them read may wait \
+                 for an owner. Give all the same databases, patterns and streams"
+            );
+        }
+    }
+}
+
+/// What all replicas of this bridge have in common, and what tells this process from the others.
+fn member<S: Sink>(bridge: &Bridge<S>) -> Member {
+    let pid = std::process::id();
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    Member {
+        bridge: bridge.name.to_owned(),
+        sink: bridge.sink.identity(),
+        reads: reads(&bridge.streams, &bridge.live.borrow()),
+        consumer: bridge.streams.consumer.clone(),
+        host: host.trim().to_owned(),
+        machine: process::machine(),
+        pid,
+        started: process::started(pid).unwrap_or_default(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// What says which streams there are to share.
+fn reads(streams: &StreamSettings, live: &Live) -> String {
+    let mut text = String::new();
+    if let Some(discovery) = &live.discovery {
+        let patterns = |patterns: &[crate::pattern::Pattern]| {
+            patterns.iter().map(crate::pattern::Pattern::as_str).collect::<Vec<_>>().join(",")
+        };
+        let dbs: Vec<_> = discovery.dbs.iter().map(u16::to_string).collect();
+        text += &format!(
+            "{} in {} without {}",
+            patterns(&discovery.patterns),
+            dbs.join(","),
+            patterns(&discovery.exclude)
+        );
+    }
+    for name in &streams.named {
+        text += &format!(" {}", name.spell(0));
+    }
+    text
+}

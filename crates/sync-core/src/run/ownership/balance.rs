@@ -1,0 +1,175 @@
+//! Who should own which bucket: what this member gives up and what it claims, given who else there is. Pure; each
+//! member decides for itself alone, by numbers that all of them know, so nobody has to agree on anything first.
+//!
+//! Every member has a quota, its equal part of all streams. One above its quota gives up whole buckets as long as that
+//! leaves it at its quota or above; one below its quota claims free ones until it has reached it. As the quotas add up
+//! to all streams, somebody is below its own while a bucket is free; and a bucket that is given up makes the sum of
+//! all distances from the quotas smaller, so this comes to rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::redis::ownership::{Bucket, View};
+
+/// How many streams there are in each bucket that has any.
+pub(crate) type Weights = BTreeMap<Bucket, u32>;
+
+/// What to do next.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Moves {
+    pub(super) give_up: Vec<Bucket>,
+    pub(super) claim: Vec<Bucket>,
+}
+
+/// `mine` is what the member `me` owns and does not give up already. `alike`: all members read the same streams. If not
+/// (settings changed in some of them), what is free is claimed by whoever has a use for it, and nothing is evened out.
+pub(super) fn moves(
+    me: &str,
+    view: &View,
+    weights: &Weights,
+    mine: &BTreeSet<Bucket>,
+    giving: &BTreeSet<Bucket>,
+    alike: bool,
+) -> Moves {
+    let quota = if alike { quota(me, view, weights) } else { u64::MAX };
+    let weight = |bucket: &Bucket| u64::from(weights.get(bucket).copied().unwrap_or(0));
+    let mut load: u64 = mine.iter().map(weight).sum();
+    let mut moves = Moves::default();
+    for bucket in mine.iter().rev() {
+        let weight = weight(bucket);
+        // One without streams is of no use here, and may be to a member that reads other streams.
+        if weight == 0 || load.saturating_sub(weight) >= quota {
+            load -= weight;
+            moves.give_up.push(*bucket);
+        }
+    }
+    // Two that claim at once begin at different places.
+    let members = view.members.len().max(1);
+    let rank = view.members.keys().position(|name| name == me).unwrap_or_default();
+    let free: Vec<Bucket> = weights
+        .keys()
+        .copied()
+        .filter(|bucket| {
+            !view.owners.contains_key(bucket) && !mine.contains(bucket) && !giving.contains(bucket)
+        })
+        .collect();
+    let from = free.len() * rank / members;
+    for bucket in free[from..].iter().chain(&free[..from]) {
+        if load >= quota {
+            break;
+        }
+        load += weight(bucket);
+        moves.claim.push(*bucket);
+    }
+    moves
+}
+
+/// Streams that this member should have: what does not divide goes to the first ones.
+fn quota(me: &str, view: &View, weights: &Weights) -> u64 {
+    let all: u64 = weights.values().copied().map(u64::from).sum();
+    let members = view.members.len().max(1) as u64;
+    let rank = view.members.keys().position(|name| name == me).unwrap_or_default() as u64;
+    all / members + u64::from(rank < all % members)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::redis::ownership::Member;
+
+    fn member() -> Member {
+        Member {
+            bridge: "redis2x".into(),
+            sink: "x".into(),
+            reads: "1".into(),
+            consumer: "c".into(),
+            host: "h".into(),
+            machine: "m".into(),
+            pid: 1,
+            started: 1,
+            version: "1".into(),
+        }
+    }
+
+    fn names(count: usize) -> Vec<String> {
+        (0..count).map(|i| format!("member-{i}")).collect()
+    }
+
+    /// Lets every member act in turn, as often as any of them still wants to, and returns each one's load.
+    fn settle(names: &[String], weights: &Weights, owners: &mut HashMap<Bucket, String>) -> Vec<u64> {
+        for round in 0.. {
+            assert!(round < 50, "it comes to rest");
+            let mut moved = false;
+            for name in names {
+                let members = names.iter().map(|name| (name.clone(), member())).collect();
+                let view = View { version: 1, members, owners: owners.clone(), dropped: Vec::new() };
+                let mine = owners.iter().filter(|(_, owner)| *owner == name).map(|(b, _)| *b).collect();
+                let Moves { give_up, claim } = moves(name, &view, weights, &mine, &BTreeSet::new(), true);
+                moved |= !give_up.is_empty() || !claim.is_empty();
+                give_up.iter().for_each(|bucket| drop(owners.remove(bucket)));
+                for bucket in claim {
+                    assert!(owners.insert(bucket, name.clone()).is_none(), "claimed what has an owner");
+                }
+            }
+            if !moved {
+                break;
+            }
+        }
+        let load = |name: &String| {
+            let owned = owners.iter().filter(|(_, owner)| *owner == name);
+            owned.map(|(bucket, _)| u64::from(weights.get(bucket).copied().unwrap_or(0))).sum()
+        };
+        names.iter().map(load).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn all_is_owned_and_shared_out_whoever_comes_and_goes(
+            weights in proptest::collection::btree_map(0u16..1024, 1u32..4, 0..300),
+            counts in proptest::collection::vec(1usize..6, 1..4),
+        ) {
+            let mut owners = HashMap::new();
+            for count in counts {
+                let names = names(count);
+                owners.retain(|_, owner| names.contains(owner));
+                let loads = settle(&names, &weights, &mut owners);
+                prop_assert!(weights.keys().all(|bucket| owners.contains_key(bucket)));
+                let heaviest = u64::from(weights.values().copied().max().unwrap_or(0));
+                let (least, most) = (loads.iter().min().unwrap(), loads.iter().max().unwrap());
+                prop_assert!(most - least <= 2 * heaviest, "{loads:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn few_streams_are_shared_out_evenly() {
+        let weights: Weights = [(7, 1), (9, 1), (400, 1), (1000, 1), (1001, 1)].into();
+        let mut owners = HashMap::new();
+        assert_eq!(settle(&names(1), &weights, &mut owners), [5]);
+        assert_eq!(settle(&names(3), &weights, &mut owners), [2, 2, 1]);
+        let before = owners.clone();
+        assert_eq!(settle(&names(3), &weights, &mut owners), [2, 2, 1]);
+        assert_eq!(before, owners, "nothing moves without a reason");
+    }
+
+    #[test]
+    fn what_is_given_up_is_not_claimed_again_and_empty_buckets_go() {
+        let weights: Weights = [(1, 1), (2, 1)].into();
+        let mut view = View { members: [("a".to_owned(), member())].into(), ..View::default() };
+        let check = |view: &View, mine: &[Bucket], giving: &[Bucket], alike| {
+            let (mine, giving) = (mine.iter().copied().collect(), giving.iter().copied().collect());
+            moves("a", view, &weights, &mine, &giving, alike)
+        };
+        assert_eq!(check(&view, &[], &[1], true), Moves { give_up: vec![], claim: vec![2] });
+        assert_eq!(check(&view, &[1, 2, 3], &[], true), Moves { give_up: vec![3], claim: vec![] });
+        view.members.insert("b".into(), member());
+        assert_eq!(check(&view, &[1, 2], &[], true), Moves { give_up: vec![2], claim: vec![] });
+        assert_eq!(check(&view, &[1], &[], true), Moves::default());
+        // The other one reads other streams: it may have no use for bucket 2.
+        assert_eq!(check(&view, &[1], &[], false), Moves { give_up: vec![], claim: vec![2] });
+        assert_eq!(check(&view, &[1, 2], &[], false), Moves::default());
+    }
+}
