@@ -17,6 +17,7 @@ mod harness;
 mod keys;
 mod outage;
 mod refusals;
+mod replicas;
 mod settings;
 mod sizes;
 mod start;

@@ -1,6 +1,8 @@
 //! What the source's user may do, by ACL DRYRUN (Redis 7.0): it answers without doing. It needs a right of its own,
 //! which a careful user does not have; then nothing can be said.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use fred::prelude::*;
 use fred::types::Value;
@@ -8,7 +10,11 @@ use fred::types::Value;
 use super::source::Source;
 use crate::record::StreamName;
 use crate::redis::Fault;
+use crate::redis::ownership::Books;
+use crate::settings::Ownership;
 
+/// What STREAM_OWNERSHIP=exclusive does without.
+const SHARING: &str = "sharing streams with other replicas (keys redis-sync:*)";
 /// Questions sent at once.
 const PAGE: usize = 500;
 
@@ -75,6 +81,11 @@ pub(super) async fn find_out(source: &mut Source, streams: &[StreamName]) -> Res
     let named_in_settings = source.settings.named.clone();
     for named in &named_in_settings {
         questions.push(("TYPE", Some(named), vec!["TYPE".into(), Value::Bytes(named.key.clone())]));
+    }
+    if source.settings.ownership == Ownership::Shared {
+        let books = Books::new(&source.settings.group, default_db, Duration::ZERO);
+        let question = |words: Vec<String>| words.into_iter().map(Value::from).collect();
+        questions.extend(books.commands().into_iter().map(|words| (SHARING, None, question(words))));
     }
     for stream in streams {
         let on_stream = on_stream(source, &stream.key);

@@ -108,6 +108,31 @@ impl Books {
         Self { prefix: format!("{own}{{{group}}}:"), home: home.to_string(), group: group.to_owned(), lease }
     }
 
+    /// Every command that the scripts give, for whoever wants to know whether they are permitted.
+    pub(crate) fn commands(&self) -> Vec<Vec<String>> {
+        let members = format!("{}members", self.prefix);
+        let fence = format!("{}fence:x:0", self.prefix);
+        let of = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let on_members = |words: &[&str]| [of(&words[..1]), vec![members.clone()], of(&words[1..])].concat();
+        vec![
+            of(&["EVAL", "", "0"]),
+            of(&["SELECT", "0"]),
+            of(&["TIME"]),
+            on_members(&["HGET", "x"]),
+            on_members(&["HGETALL"]),
+            on_members(&["HKEYS"]),
+            on_members(&["HLEN"]),
+            on_members(&["HSET", "x", "x"]),
+            on_members(&["HSETNX", "x", "x"]),
+            on_members(&["HDEL", "x"]),
+            on_members(&["HINCRBY", "x", "1"]),
+            on_members(&["EXISTS"]),
+            on_members(&["DEL"]),
+            [of(&["XGROUP", "CREATE"]), vec![fence.clone()], of(&[&self.group, "0", "MKSTREAM"])].concat(),
+            [of(&["XREADGROUP", "GROUP", &self.group, "x", "STREAMS"]), vec![fence], of(&[">"])].concat(),
+        ]
+    }
+
     /// The key of a member's `number`th fence.
     pub(crate) fn fence(&self, name: &str, number: u64) -> Bytes {
         format!("{}fence:{name}:{number}", self.prefix).into()
@@ -138,6 +163,14 @@ impl Books {
             }
             _ => Err(unexpected()),
         }
+    }
+
+    /// Whether the server may evict any key when its memory is full: the books and fences among them.
+    pub(crate) async fn may_be_evicted(&self, client: &Client) -> bool {
+        let command = fred::cmd!("CONFIG", blocking: false);
+        let answer = client.custom::<Vec<String>, _>(command, vec!["GET", "maxmemory-policy"]).await;
+        // Who may not ask is not told.
+        answer.is_ok_and(|answer| answer.get(1).is_some_and(|policy| policy.starts_with("allkeys-")))
     }
 
     /// The members, without becoming one.

@@ -220,6 +220,13 @@ impl Ownership {
         for name in dead {
             self.say_dead(&name, members.get(&name));
         }
+        if before.is_none()
+            && connection.run(async |client| Ok(self.books.may_be_evicted(&client).await)).await?
+        {
+            tracing::warn!(
+                "maxmemory-policy of the source Redis is allkeys-…: it may evict streams, and the books of who reads which.                  Streams then change hands for no reason; volatile-… or noeviction spares both"
+            );
+        }
         self.lease.extend_to(sent + LEASE - MARGIN);
         Ok(Term {
             name,
@@ -382,10 +389,11 @@ impl Ownership {
             self.publish(term);
             let streams: u32 = term.mine.iter().filter_map(|bucket| weights.get(bucket)).sum();
             let all: u32 = weights.values().sum();
-            let replicas = term.view.members.len();
             tracing::info!(
-                "owns {streams} of {all} streams ({} buckets, {before} before); {replicas} replicas",
-                term.mine.len(),
+                replicas = term.view.members.len(),
+                buckets = term.mine.len(),
+                before,
+                "owns {streams} of {all} streams"
             );
         }
         let streams: u32 = term.mine.iter().filter_map(|bucket| weights.get(bucket)).sum();
