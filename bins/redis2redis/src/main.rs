@@ -1,10 +1,15 @@
 //! Redis streams to the same streams on another Redis: one sink, wired to the loop that all bridges share.
 
+mod call;
 mod cli;
 mod commands;
+mod flights;
 mod naming;
+mod runs;
+mod script;
 mod settings;
 mod sink;
+mod wait;
 
 use std::process::ExitCode;
 
