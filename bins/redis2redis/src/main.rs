@@ -4,6 +4,7 @@ mod call;
 mod cli;
 mod commands;
 mod flights;
+mod loops;
 mod naming;
 mod runs;
 mod script;
@@ -43,6 +44,10 @@ fn main() -> ExitCode {
 
 async fn bridge(settings: Settings, around: Surroundings) -> anyhow::Result<()> {
     let sink = RedisSink::new(&settings)?;
+    tokio::select! {
+        checked = sink.refuse_loop() => checked?,
+        () = around.stop.requested() => return Ok(()),
+    }
     let Settings { redis, streams, target, .. } = settings;
     run(around.bridge(sink, target.redis.retry, redis, streams)).await?;
     Ok(())

@@ -39,6 +39,11 @@ impl Naming {
         Self { before, default_db, db }
     }
 
+    /// What every key begins with.
+    pub(crate) fn before(&self) -> &[u8] {
+        &self.before
+    }
+
     /// Where a stream goes. With one target database, streams of other databases than the default one are named
     /// `dbN:key`, and so is a key of the default database that itself begins `db<digits>:`. Keys are bytes: none is
     /// encoded.

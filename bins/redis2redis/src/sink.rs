@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::call::Call;
 use crate::flights::{Flight, Flights};
+use crate::loops::{LoopCheck, Verdict};
 use crate::naming::Naming;
 use crate::runs::runs_of;
 use crate::script::{Answer, Rules, Trouble, unfit};
@@ -32,6 +33,7 @@ pub(crate) struct RedisSink {
     target: TargetSettings,
     naming: Naming,
     rules: Rules,
+    loops: LoopCheck,
     flights: Flights,
     live: Mutex<Option<Live>>,
 }
@@ -64,10 +66,26 @@ impl RedisSink {
             connector: Connector::to_target(target.redis.clone())?,
             naming: Naming::of(settings),
             rules: Rules::new(&target),
+            loops: LoopCheck::new(settings, Connector::new(settings.redis.clone())?),
             flights: Flights::default(),
             live: Mutex::new(None),
             target,
         })
+    }
+
+    /// Before the first connection that is to last: a bridge that would run in circles is not tried again and again. A
+    /// target that cannot be reached says so when it is connected to.
+    pub(crate) async fn refuse_loop(&self) -> anyhow::Result<()> {
+        let Ok(mut connection) = self.connector.connection(self.target.redis.db).await else { return Ok(()) };
+        match connection.run(async |client| Ok(self.loops.verdict(&client).await)).await {
+            Ok(Verdict::Loop(reason)) => anyhow::bail!(reason),
+            Ok(Verdict::NotTold(reason)) => tracing::warn!(
+                "whether source and target are the same Redis cannot be seen, so nothing keeps what is written from \
+                 being read again: {reason}"
+            ),
+            Ok(Verdict::Fine) | Err(_) => {}
+        }
+        Ok(())
     }
 
     fn live(&self) -> Option<Live> {
@@ -90,6 +108,9 @@ impl Sink for RedisSink {
         let mut connection = self.connector.connection(self.target.redis.db).await.map_err(unreachable)?;
         let on_cluster = self.target.is_cluster();
         connection.run(|client| takes_writes(client, on_cluster)).await.map_err(unreachable)?;
+        if let Verdict::Loop(reason) = self.loops.verdict(&connection.client()).await {
+            return Err(Unreachable { reason: reason.into(), needs_human: true });
+        }
         let (tell_gone, gone) = watch::channel(false);
         let (end, told_to_end) = mpsc::channel(1);
         let (tell, lost) = oneshot::channel();

@@ -13,3 +13,4 @@
 mod conflicts;
 mod copies;
 mod harness;
+mod start;
