@@ -1,10 +1,16 @@
 //! Redis streams to the same streams on another Redis: one sink, wired to the loop that all bridges share.
 
+mod call;
 mod cli;
 mod commands;
+mod flights;
+mod loops;
 mod naming;
+mod runs;
+mod script;
 mod settings;
 mod sink;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -38,6 +44,10 @@ fn main() -> ExitCode {
 
 async fn bridge(settings: Settings, around: Surroundings) -> anyhow::Result<()> {
     let sink = RedisSink::new(&settings)?;
+    tokio::select! {
+        checked = sink.refuse_loop() => checked?,
+        () = around.stop.requested() => return Ok(()),
+    }
     let Settings { redis, streams, target, .. } = settings;
     run(around.bridge(sink, target.redis.retry, redis, streams)).await?;
     Ok(())

@@ -1,9 +1,11 @@
 //! Where a stream goes on the target: pure, and injective, so that two streams never merge.
 
+use std::fmt;
+
 use bytes::Bytes;
 use sync_core::record::StreamName;
 
-use crate::settings::TargetDb;
+use crate::settings::{Settings, TargetDb};
 
 /// The rule of one bridge.
 #[derive(Clone, Debug)]
@@ -25,10 +27,21 @@ pub(crate) struct Place {
 }
 
 impl Naming {
+    /// As the settings say.
+    pub(crate) fn of(settings: &Settings) -> Self {
+        let Settings { redis, streams, target, .. } = settings;
+        Self::new(&target.prefix, streams.source_name.as_deref(), redis.db, target.db)
+    }
+
     /// `default_db` is the source's.
-    pub(crate) fn new(prefix: &str, source_name: Option<&str>, default_db: u16, db: TargetDb) -> Self {
+    fn new(prefix: &str, source_name: Option<&str>, default_db: u16, db: TargetDb) -> Self {
         let before = [prefix, source_name.unwrap_or_default()].concat().into();
         Self { before, default_db, db }
+    }
+
+    /// What every key begins with.
+    pub(crate) fn before(&self) -> &[u8] {
+        &self.before
     }
 
     /// Where a stream goes. With one target database, streams of other databases than the default one are named
@@ -44,6 +57,16 @@ impl Naming {
         let plain = stream.db == self.default_db && !names_a_database(&stream.key);
         let database = if plain { String::new() } else { format!("db{}:", stream.db) };
         Place { db, key: [&self.before[..], database.as_bytes(), &stream.key].concat().into() }
+    }
+}
+
+impl fmt::Display for Naming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.db {
+            TargetDb::Number(db) => write!(f, "database {db}")?,
+            TargetDb::Same => f.write_str("same databases")?,
+        }
+        write!(f, ", {}*", String::from_utf8_lossy(&self.before))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::bridge::Setup;
+use crate::harness::bridge::setup;
 use crate::harness::fake_broker::FakeBroker;
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::redis::Redis;
@@ -17,7 +17,7 @@ const PER_CRASH: usize = 1000 + 2 * 4000;
 #[test]
 fn killed_at_any_moment_the_bridge_loses_nothing_and_keeps_the_order() {
     let (redis, broker) = (Redis::start(), FakeBroker::start());
-    let setup = Setup::new(redis.port, broker.port).set("STREAM_OWNERSHIP", "exclusive");
+    let setup = setup(redis.port, broker.port).set("STREAM_OWNERSHIP", "exclusive");
     let streams = targets(20);
     let entries = 12_000;
     let writer = Writer::start(redis.port, &streams, entries, Duration::from_millis(4));
@@ -50,7 +50,7 @@ fn what_a_dead_consumer_left_pending_comes_first_and_in_order() {
         let name = if round % 2 == 0 { "gone-one" } else { "gone-two" };
         redis.ask(0, &["XREADGROUP", "GROUP", "mqtt-group", name, "COUNT", "15", "STREAMS", "s", ">"]);
     }
-    let mut bridge = Setup::new(redis.port, broker.port).start();
+    let mut bridge = setup(redis.port, broker.port).start();
     let tally = broker.wait_complete(&ledger);
     wait_settled(&redis, &[stream]);
     tally.check(0);
@@ -68,7 +68,7 @@ fn a_pending_entry_that_was_deleted_is_acknowledged_and_reported() {
     let entries = read.list().swap_remove(0).list().swap_remove(1).list();
     let id = entries[4].clone().list()[0].text();
     redis.ask(0, &["XDEL", "s", &id]);
-    let mut bridge = Setup::new(redis.port, broker.port).start();
+    let mut bridge = setup(redis.port, broker.port).start();
     wait_until("nine arrive", || broker.arrivals(), || broker.arrivals().len() >= 9);
     wait_settled(&redis, &[stream]);
     let tally = ledger.tally(&broker.arrivals());
@@ -89,7 +89,7 @@ fn crashes_of_bridge_broker_and_redis_lose_nothing() {
     let mut redis = Redis::durable();
     let mut broker = Mosquitto::start();
     let arrived = Subscriber::start(broker.port, "redis/#");
-    let setup = Setup::new(redis.port, broker.port);
+    let setup = setup(redis.port, broker.port);
     let begun = std::time::Instant::now();
     let streams = targets(streams);
     let pause = Duration::from_micros(4_000_000 / (entries as u64 / 50));

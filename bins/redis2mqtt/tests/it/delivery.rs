@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::bridge::{Bridge, GROUP, Setup};
+use crate::harness::bridge::{Bridge, GROUP, Setup, setup};
 use crate::harness::fake_broker::FakeBroker;
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::redis::{Client, Redis};
@@ -21,7 +21,7 @@ fn topic_and_payload_are_as_described() {
         1,
         &["XADD", "device:1", "5-7", "big", "12345678901234567890123", "flag", "true", "o", "{\"a\":1}"],
     );
-    let mut bridge = Setup::new(redis.port, broker.port).start();
+    let mut bridge = setup(redis.port, broker.port).start();
     let mut seen = broker.wait_seen(2);
     seen.sort_by_key(|seen| seen.publish.topic.clone());
     let check = |at: usize, topic: &str, begins: &str, id: &str| {
@@ -56,7 +56,7 @@ fn topic_and_payload_are_as_described() {
 #[test]
 fn a_stream_created_while_it_runs_is_read_within_an_interval() {
     let (redis, broker) = (Redis::start(), FakeBroker::start());
-    let mut bridge = Setup::new(redis.port, broker.port).start();
+    let mut bridge = setup(redis.port, broker.port).start();
     bridge.wait_line("Searching Redis databases 0, 1, 2");
     for round in 0..5u16 {
         let stream = [Target::new(round % 3, &format!("new:{round}"))];
@@ -75,7 +75,7 @@ fn what_the_filter_stops_is_acknowledged_and_not_sent() {
         redis.ask(0, &["XADD", "s", &format!("{}-0", number + 1), "kind", kind]);
     }
     redis.ask(0, &["XADD", "s", "9-0", "other", "a"]);
-    let mut bridge = Setup::new(redis.port, broker.port)
+    let mut bridge = setup(redis.port, broker.port)
         .set("MQTT_FILTER_FIELD", "kind")
         .set("MQTT_FILTER_VALUES", "a,b")
         .start();
@@ -99,7 +99,7 @@ fn every_quality_of_service_in_both_versions() {
             let streams = targets(4);
             let ledger = write(&redis, &streams, 400);
             let mut bridge =
-                Setup::new(redis.port, broker.port).set("MQTT_QOS", qos).set("MQTT_VERSION", version).start();
+                setup(redis.port, broker.port).set("MQTT_QOS", qos).set("MQTT_VERSION", version).start();
             arrived.wait_complete(&ledger).check(0);
             wait_settled(&redis, &streams);
             assert!(arrived.messages().iter().all(|message| message.qos == qos && !message.retain));
@@ -112,7 +112,7 @@ fn every_quality_of_service_in_both_versions() {
 #[test]
 fn retained_messages_are_there_for_who_comes_later() {
     let (redis, broker) = (Redis::start(), Mosquitto::start());
-    let mut bridge = Setup::new(redis.port, broker.port).set("MQTT_RETAIN", "true").start();
+    let mut bridge = setup(redis.port, broker.port).set("MQTT_RETAIN", "true").start();
     write(&redis, &targets(4), 40);
     let live = Subscriber::start(broker.port, "redis/#");
     live.wait_complete(&write(&redis, &targets(4), 4));
@@ -132,7 +132,7 @@ fn through_shared_broker(base: &str, set: impl FnOnce(Setup) -> Setup) {
     let arrived = Subscriber::start(port.parse().unwrap(), &format!("{base}/#"));
     let streams = targets(4);
     let ledger = write(&redis, &streams, 200);
-    let mut bridge = set(Setup::new(redis.port, 1).set("MQTT_BASE_TOPIC", base)).start();
+    let mut bridge = set(setup(redis.port, 1).set("MQTT_BASE_TOPIC", base)).start();
     arrived.wait_complete(&ledger).check(0);
     wait_settled(&redis, &streams);
     bridge.stop();
@@ -186,7 +186,7 @@ fn from_shared_redis(set: impl FnOnce(Setup) -> Setup) {
     for _ in 0..20 {
         client.add(key.as_bytes(), &[(b"a", b"1")]).unwrap();
     }
-    let setup = Setup::new(1, broker.port).unset("REDIS_HOST").unset("REDIS_PORT");
+    let setup = setup(1, broker.port).unset("REDIS_HOST").unset("REDIS_PORT");
     let mut bridge: Bridge = set(setup.set("STREAM_DISCOVERY_PATTERNS", &key)).start();
     broker.wait_seen(20);
     let pending = |client: &mut Client| client.ask(&[b"XPENDING", key.as_bytes(), GROUP.as_bytes()]).unwrap();
@@ -230,7 +230,7 @@ fn from_redis_by_url_user_tls_and_socket() {
 fn values_as_text_when_asked_and_a_start_at_the_end() {
     let (redis, broker) = (Redis::start(), FakeBroker::start());
     redis.ask(0, &["XADD", "old", "1-0", "n", "1"]);
-    let setup = Setup::new(redis.port, broker.port).set("VALUE_FORMAT", "text").set("STREAM_START_ID", "$");
+    let setup = setup(redis.port, broker.port).set("VALUE_FORMAT", "text").set("STREAM_START_ID", "$");
     let mut bridge = setup.start();
     bridge.wait_line("created the consumer group");
     redis.ask(0, &["XADD", "old", "2-0", "n", "2"]);

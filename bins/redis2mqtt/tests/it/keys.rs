@@ -1,7 +1,7 @@
 //! Keys that are not what they were: deleted, renamed, replaced, without their group, with names that are hard to
 //! carry. The stream they are about waits or goes; the others do not notice.
 
-use crate::harness::bridge::{Bridge, GROUP, Setup};
+use crate::harness::bridge::{Bridge, GROUP, Setup, setup};
 use crate::harness::fake_broker::FakeBroker;
 use crate::harness::oracle::{Arrival, Ledger};
 use crate::harness::redis::{Redis, Reply};
@@ -25,7 +25,7 @@ impl Scene {
 
     fn with(redis: Redis, set: impl FnOnce(Setup) -> Setup) -> Self {
         let broker = FakeBroker::start();
-        let bridge = set(Setup::new(redis.port, broker.port)).start();
+        let bridge = set(setup(redis.port, broker.port)).start();
         let mut scene = Self { redis, broker, bridge, other: Ledger::default() };
         scene.check_other();
         scene
@@ -164,7 +164,7 @@ fn a_group_destroyed_while_it_runs_loses_nothing() {
     let of_s = |arrivals: Vec<Arrival>| arrivals.into_iter().filter(|a| a.stream == "s").collect::<Vec<_>>();
     let tally = || ledger.tally(&of_s(scene.broker.arrivals()));
     wait_until("all of it arrives", tally, || tally().complete());
-    tally().check(ledger.len());
+    tally().check(ledger.written());
     wait_settled(&scene.redis, &stream);
     scene.bridge.wait_line("the consumer group was gone");
     scene.end(&[]);
@@ -224,7 +224,7 @@ fn a_key_that_is_no_utf8_is_read_and_disturbs_nobody() {
 #[test]
 fn redis_out_of_memory_holds_the_stream_whose_letter_it_does_not_take() {
     let (redis, broker) = (Redis::start(), FakeBroker::start());
-    let setup = Setup::new(redis.port, broker.port).set("MQTT_MAX_PACKET_SIZE", "2000");
+    let setup = setup(redis.port, broker.port).set("MQTT_MAX_PACKET_SIZE", "2000");
     let mut client = redis.client();
     let mut ledger = write(&redis, &[Target::new(0, OTHER)], 20);
     for value in [b"1".as_slice(), &[b'x'; 4000], b"3"] {
@@ -266,7 +266,7 @@ fn a_read_only_replica_is_told_apart_and_read_once_it_is_promoted() {
     let synced = || replica.ask(0, &["EXISTS", "s"]).text();
     wait_until("the replica has the stream", synced, || synced() == "1");
     let broker = FakeBroker::start();
-    let mut bridge = Setup::new(replica.port, broker.port).start();
+    let mut bridge = setup(replica.port, broker.port).start();
     bridge.wait_line("READONLY");
     replica.ask(0, &["REPLICAOF", "NO", "ONE"]);
     broker.wait_complete(&ledger).check(0);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::harness::bridge::Setup;
+use crate::harness::bridge::setup;
 use crate::harness::fake_broker::{Answer, FakeBroker, Manners};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::oracle::Ledger;
@@ -68,8 +68,8 @@ fn a_record_on_which_a_311_broker_hangs_up_is_dead_lettered_and_all_else_arrives
         true => Answer::HangUp,
         false => Answer::Take,
     });
-    let mut bridge = Setup::new(scene.redis.port, broker.port).start();
-    broker.wait_complete(&scene.ledger).check(3 * scene.ledger.len());
+    let mut bridge = setup(scene.redis.port, broker.port).start();
+    broker.wait_complete(&scene.ledger).check(3 * scene.ledger.written());
     scene.check_letter("closed the connection 3 times");
     let tries = broker.seen().iter().filter(|seen| is_bad(&seen.publish)).count();
     assert!((3..=5).contains(&tries), "{tries} tries: before the first, others may have stood first in line");
@@ -86,8 +86,8 @@ fn a_record_on_which_a_5_broker_hangs_up_is_dead_lettered_and_all_else_arrives()
         true => Answer::Disconnect(0x95),
         false => Answer::Take,
     });
-    let mut bridge = Setup::new(scene.redis.port, broker.port).start();
-    broker.wait_complete(&scene.ledger).check(3 * scene.ledger.len());
+    let mut bridge = setup(scene.redis.port, broker.port).start();
+    broker.wait_complete(&scene.ledger).check(3 * scene.ledger.written());
     scene.check_letter("closed the connection 3 times");
     bridge.stop();
     bridge.check_errors(&[]);
@@ -101,7 +101,7 @@ fn a_topic_that_the_broker_calls_invalid_is_dead_lettered() {
             true => Answer::Code(code),
             false => Answer::Take,
         });
-        let mut bridge = Setup::new(scene.redis.port, broker.port).start();
+        let mut bridge = setup(scene.redis.port, broker.port).start();
         broker.wait_complete(&scene.ledger).check(0);
         scene.check_letter(&format!("0x{code:02X}"));
         bridge.stop();
@@ -114,7 +114,7 @@ fn a_denied_topic_is_held_until_the_acl_is_mended_and_others_go_on() {
     let scene = Scene::write();
     let broker = Mosquitto::with_acl("topic write redis/a\ntopic write redis/c\ntopic read #\n");
     let arrived = Subscriber::start(broker.port, "redis/#");
-    let mut bridge = Setup::new(scene.redis.port, broker.port).start();
+    let mut bridge = setup(scene.redis.port, broker.port).start();
     let line = bridge.wait_line("NotAuthorized");
     assert!(
         line.level == "ERROR" && line.text.contains("stream b") && line.text.contains("redis/b"),
@@ -157,7 +157,7 @@ fn a_quota_is_waited_out_in_order_and_never_dead_lettered() {
     let mut ledger = scene.ledger.clone();
     ledger.wrote("b", &scene.bad);
     // One at a time: then not even a quota reorders.
-    let mut bridge = Setup::new(scene.redis.port, broker.port).set("MQTT_MAX_INFLIGHT", 1).start();
+    let mut bridge = setup(scene.redis.port, broker.port).set("MQTT_MAX_INFLIGHT", 1).start();
     broker.wait_complete(&ledger).check(0);
     wait_settled(&scene.redis, &scene.streams);
     assert!(scene.redis.letters(0, "b").is_empty());
@@ -177,7 +177,7 @@ fn with_a_window_a_quota_reorders_no_more_than_the_window() {
     });
     let mut ledger = scene.ledger.clone();
     ledger.wrote("b", &scene.bad);
-    let mut bridge = Setup::new(scene.redis.port, broker.port).set("MQTT_MAX_INFLIGHT", 10).start();
+    let mut bridge = setup(scene.redis.port, broker.port).set("MQTT_MAX_INFLIGHT", 10).start();
     let tally = broker.wait_complete(&ledger);
     assert!(tally.out_of_order.len() <= 10, "{tally:#?}");
     wait_settled(&scene.redis, &scene.streams);
@@ -190,7 +190,7 @@ fn with_a_window_a_quota_reorders_no_more_than_the_window() {
 fn a_held_entry_that_somebody_acknowledges_releases_its_stream() {
     let (redis, stream) = (Redis::start(), [Target::new(0, "s")]);
     let broker = FakeBroker::with(Manners::default(), |_, _| Answer::Code(0x87));
-    let mut bridge = Setup::new(redis.port, broker.port).start();
+    let mut bridge = setup(redis.port, broker.port).start();
     let id = redis.client().add(b"s", &[(b"v", b"1")]).unwrap();
     bridge.wait_line("NotAuthorized");
     redis.ask(0, &["XACK", "s", "mqtt-group", &id]);
@@ -211,7 +211,7 @@ fn a_hold_is_not_taken_back_for_what_was_delivered_before_it() {
         true => Answer::Code(0x87),
         false => Answer::Take,
     });
-    let mut bridge = Setup::new(redis.port, broker.port).start();
+    let mut bridge = setup(redis.port, broker.port).start();
     broker.wait_seen(24);
     bridge.wait_line("NotAuthorized");
     assert!(bridge.lines_with("stream s is back").is_empty(), "{:#?}", bridge.lines());
@@ -229,7 +229,7 @@ fn a_broker_that_denies_and_hangs_up_is_understood() {
     // Mosquitto 2.0 with max_queued_messages 0 answers a denied PUBLISH and closes the connection.
     let broker = Mosquitto::with_acl_and("topic write redis/a\ntopic write redis/c\ntopic read #\n", 0);
     let arrived = Subscriber::start(broker.port, "redis/#");
-    let mut bridge = Setup::new(scene.redis.port, broker.port).start();
+    let mut bridge = setup(scene.redis.port, broker.port).start();
     let others: Vec<_> = scene.streams.iter().filter(|stream| stream.key != "b").cloned().collect();
     wait_until("the others arrive", || arrived.count(), || arrived.count() >= 120);
     wait_settled(&scene.redis, &others);
@@ -247,7 +247,7 @@ fn a_receive_maximum_of_one_is_kept() {
     let scene = Scene::write();
     let manners = Manners { receive_max: Some(1), ..Manners::default() };
     let broker = FakeBroker::with(manners, |_, _| Answer::TakeAfter(Duration::from_millis(1)));
-    let mut bridge = Setup::new(scene.redis.port, broker.port).start();
+    let mut bridge = setup(scene.redis.port, broker.port).start();
     broker.wait_complete(&scene.ledger).check(0);
     assert_eq!(broker.most_outstanding(), 1);
     bridge.stop();
@@ -259,15 +259,15 @@ fn a_session_taken_over_is_an_error_and_no_ping_pong() {
     let broker = Mosquitto::start();
     let (one, two) = (Redis::start(), Redis::start());
     let setup = |redis: &Redis| {
-        Setup::new(redis.port, broker.port)
+        setup(redis.port, broker.port)
             .set("STREAM_OWNERSHIP", "exclusive")
             .set("MQTT_CLIENT_ID", "the-same")
             .set("MQTT_BACKOFF_MAX", "3")
     };
     let first = setup(&one).start();
-    first.wait_connected();
+    first.wait_line("connected to the MQTT broker");
     let second = setup(&two).start();
-    second.wait_connected();
+    second.wait_line("connected to the MQTT broker");
     let line = first.wait_line("another client uses this MQTT_CLIENT_ID");
     assert!(line.level == "ERROR", "{line:?}");
     let connected = || broker.log().matches("New client connected").count();
@@ -280,7 +280,7 @@ fn a_session_taken_over_is_an_error_and_no_ping_pong() {
 fn a_goodbye_of_session_taken_over_is_followed_by_the_full_delay() {
     let scene = Scene::write();
     let broker = FakeBroker::with(Manners::default(), |_, _| Answer::Disconnect(0x8E));
-    let bridge = Setup::new(scene.redis.port, broker.port).set("MQTT_BACKOFF_MAX", "2").start();
+    let bridge = setup(scene.redis.port, broker.port).set("MQTT_BACKOFF_MAX", "2").start();
     bridge.wait_line("(0x8E)");
     std::thread::sleep(Duration::from_secs(3));
     assert!(broker.connections().0 <= 4, "{:?}", broker.connections());

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::harness::bridge::Setup;
+use crate::harness::bridge::{bare, setup};
 use crate::harness::fake_broker::FakeBroker;
 use crate::harness::redis::Redis;
 use crate::harness::writer::{Target, targets, wait_settled, write};
@@ -20,7 +20,7 @@ fn the_described_file_works_from_the_path_the_variable_and_the_working_directory
     for place in ["--config-file", "CONFIG_FILE", "./env.conf"] {
         let (redis, broker) = (Redis::start(), FakeBroker::start());
         // Only what must differ from the file; its own log format stays.
-        let setup = Setup::bare()
+        let setup = bare()
             .set("REDIS_PORT", redis.port)
             .set("MQTT_BROKER_PORT", broker.port)
             .unset("LOG_FORMAT")
@@ -50,7 +50,7 @@ fn the_described_file_works_from_the_path_the_variable_and_the_working_directory
 
 #[test]
 fn every_mistake_is_listed_at_once_and_the_exit_code_is_78() {
-    let setup = Setup::bare().unset("STREAM_DISCOVERY_INTERVAL");
+    let setup = bare().unset("STREAM_DISCOVERY_INTERVAL");
     let mistakes = [
         ("REDIS_PORT", "70000"),
         ("REDIS_SSL", "perhaps"),
@@ -93,14 +93,14 @@ fn every_mistake_is_listed_at_once_and_the_exit_code_is_78() {
 
 #[test]
 fn a_file_that_is_named_and_not_there_is_a_mistake() {
-    let mut bridge = Setup::bare().arg("--config-file").arg("absent.conf").start();
+    let mut bridge = bare().arg("--config-file").arg("absent.conf").start();
     assert_eq!(bridge.wait_exit().0, Some(78));
     assert!(bridge.lines()[0].text.contains("absent.conf"), "{:#?}", bridge.lines());
 }
 
 #[test]
 fn an_unknown_key_is_a_warning_with_the_nearest_name() {
-    let setup = Setup::new(free_port(), free_port()).set("REDIS_MAX_RETRIES", 1);
+    let setup = setup(free_port(), free_port()).set("REDIS_MAX_RETRIES", 1);
     fs::write(setup.dir().join("env.conf"), "MQTT_BASE_TOPC=x\n").unwrap();
     let mut bridge = setup.start();
     assert_eq!(bridge.wait_exit().0, Some(1));
@@ -111,7 +111,7 @@ fn an_unknown_key_is_a_warning_with_the_nearest_name() {
 #[test]
 fn sighup_changes_patterns_and_a_bad_file_changes_nothing() {
     let (redis, broker) = (Redis::start(), FakeBroker::start());
-    let setup = Setup::new(redis.port, broker.port).arg("--config-file").arg("live.conf");
+    let setup = setup(redis.port, broker.port).arg("--config-file").arg("live.conf");
     let file = setup.dir().join("live.conf");
     fs::write(&file, "STREAM_DISCOVERY_PATTERNS=a:*\nREDIS_DBS_TO_SEARCH=0\n").unwrap();
     let mut bridge = setup.start();
@@ -143,7 +143,7 @@ fn sighup_changes_patterns_and_a_bad_file_changes_nothing() {
 #[test]
 fn the_command_line_comes_before_the_environment_and_that_before_the_file() {
     let (redis, broker) = (Redis::start(), FakeBroker::start());
-    let setup = Setup::new(redis.port, broker.port).set("MQTT_BASE_TOPIC", "environment");
+    let setup = setup(redis.port, broker.port).set("MQTT_BASE_TOPIC", "environment");
     fs::write(setup.dir().join("env.conf"), "MQTT_BASE_TOPIC=file\nSOURCE_NAME=plant7-\n").unwrap();
     let mut bridge = setup.set("LOG_LEVEL", "ERROR").arg("--log-level").arg("DEBUG").start();
     write(&redis, &targets(1), 1);
@@ -159,13 +159,13 @@ fn help_names_every_setting_and_version_the_version() {
         ("--help", ["MQTT_BROKER_HOST", "SOURCE_REDIS_URL", "STREAM_DISCOVERY_PATTERNS", "SHUTDOWN_TIMEOUT"]),
         ("--version", ["redis2mqtt", env!("CARGO_PKG_VERSION"), "redis2mqtt", "redis2mqtt"]),
     ] {
-        let mut bridge = Setup::bare().arg(arg).start();
+        let mut bridge = bare().arg(arg).start();
         assert_eq!(bridge.wait_exit().0, Some(0));
         let said = bridge.stdout();
         for part in parts {
             assert!(said.contains(part), "{arg}: {part} is not in\n{said}");
         }
     }
-    let mut bridge = Setup::bare().arg("--no-such-thing").start();
+    let mut bridge = bare().arg("--no-such-thing").start();
     assert_eq!(bridge.wait_exit().0, Some(2));
 }

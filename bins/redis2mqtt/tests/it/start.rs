@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
-use crate::harness::bridge::{Bridge, Setup};
+use crate::harness::bridge::{Bridge, Setup, setup};
 use crate::harness::fake_broker::FakeBroker;
 use crate::harness::redis::Redis;
 use crate::harness::{certificate, free_port, shared};
@@ -34,7 +34,7 @@ fn host_and_port(address: &str) -> (String, String) {
 /// A setup whose broker is this one of the shared ones.
 fn to_broker(redis: &Redis, address: &str) -> Setup {
     let (host, port) = host_and_port(address);
-    Setup::new(redis.port, 1)
+    setup(redis.port, 1)
         .set("MQTT_BROKER_HOST", host)
         .set("MQTT_BROKER_PORT", port)
         .set("MQTT_MAX_RETRIES", 2)
@@ -43,14 +43,14 @@ fn to_broker(redis: &Redis, address: &str) -> Setup {
 #[test]
 fn no_redis() {
     let port = free_port();
-    let setup = Setup::new(port, free_port()).set("REDIS_MAX_RETRIES", 3).set("REDIS_PASSWORD", SECRET);
+    let setup = setup(port, free_port()).set("REDIS_MAX_RETRIES", 3).set("REDIS_PASSWORD", SECRET);
     fails(&setup, 3, &["cannot reach the source Redis", &format!("127.0.0.1:{port}")]);
 }
 
 #[test]
 fn no_broker() {
     let (redis, port) = (Redis::start(), free_port());
-    let setup = Setup::new(redis.port, port).set("MQTT_MAX_RETRIES", 3).set("MQTT_USERNAME", "u");
+    let setup = setup(redis.port, port).set("MQTT_MAX_RETRIES", 3).set("MQTT_USERNAME", "u");
     let setup = setup.set("MQTT_PASSWORD", SECRET);
     fails(&setup, 3, &["cannot reach the MQTT broker", &format!("127.0.0.1:{port}"), "refused"]);
 }
@@ -58,34 +58,44 @@ fn no_broker() {
 #[test]
 fn a_name_that_does_not_exist() {
     let redis = Redis::start();
-    let redis_name =
-        Setup::new(1, free_port()).set("REDIS_HOST", "redis.invalid").set("REDIS_MAX_RETRIES", 1);
+    let redis_name = setup(1, free_port()).set("REDIS_HOST", "redis.invalid").set("REDIS_MAX_RETRIES", 1);
     fails(&redis_name, 1, &["cannot reach the source Redis", "redis.invalid"]);
-    let broker =
-        Setup::new(redis.port, 1).set("MQTT_BROKER_HOST", "broker.invalid").set("MQTT_MAX_RETRIES", 1);
+    let broker = setup(redis.port, 1).set("MQTT_BROKER_HOST", "broker.invalid").set("MQTT_MAX_RETRIES", 1);
     fails(&broker, 1, &["cannot reach the MQTT broker", "broker.invalid"]);
 }
 
 #[test]
 fn something_else_listens_there() {
     let redis = Redis::start();
-    let setup = Setup::new(redis.port, redis.port).set("MQTT_MAX_RETRIES", 1);
-    fails(&setup, 1, &["cannot reach the MQTT broker", "no answer within"]);
+    fails(
+        &setup(redis.port, redis.port).set("MQTT_MAX_RETRIES", 1),
+        1,
+        &["cannot reach the MQTT broker", "no answer within"],
+    );
     let broker = FakeBroker::start();
-    let setup = Setup::new(broker.port, broker.port).set("REDIS_MAX_RETRIES", 1);
-    fails(&setup, 1, &["cannot reach the source Redis"]);
+    fails(
+        &setup(broker.port, broker.port).set("REDIS_MAX_RETRIES", 1),
+        1,
+        &["cannot reach the source Redis"],
+    );
     // Takes connections and never says a word.
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let setup = Setup::new(silent.local_addr().unwrap().port(), 1).set("REDIS_MAX_RETRIES", 1);
-    fails(&setup, 1, &["cannot reach the source Redis"]);
-    let setup = Setup::new(redis.port, silent.local_addr().unwrap().port()).set("MQTT_MAX_RETRIES", 1);
-    fails(&setup, 1, &["cannot reach the MQTT broker", "no answer within"]);
+    fails(
+        &setup(silent.local_addr().unwrap().port(), 1).set("REDIS_MAX_RETRIES", 1),
+        1,
+        &["cannot reach the source Redis"],
+    );
+    fails(
+        &setup(redis.port, silent.local_addr().unwrap().port()).set("MQTT_MAX_RETRIES", 1),
+        1,
+        &["cannot reach the MQTT broker", "no answer within"],
+    );
 }
 
 #[test]
 fn a_wrong_redis_password() {
     let redis = Redis::with(&["--requirepass", "right"]);
-    let setup = Setup::new(redis.port, free_port()).set("REDIS_MAX_RETRIES", 2);
+    let setup = setup(redis.port, free_port()).set("REDIS_MAX_RETRIES", 2);
     fails(&setup.clone().set("REDIS_PASSWORD", SECRET), 2, &["cannot reach the source Redis", "WRONGPASS"]);
     fails(&setup, 2, &["cannot reach the source Redis", "NOAUTH"]);
     let user = setup.set("REDIS_USERNAME", "nobody").set("REDIS_PASSWORD", SECRET);
@@ -124,7 +134,7 @@ fn tls_where_the_broker_speaks_none_and_none_where_it_does() {
 fn tls_where_redis_speaks_none_and_none_where_it_does() {
     let redis = Redis::start();
     let tls = |setup: Setup| setup.set("REDIS_SSL", "true").set("SOURCE_REDIS_SSL_CA", certificate("ca.pem"));
-    let setup = Setup::new(redis.port, free_port()).set("REDIS_MAX_RETRIES", 2);
+    let setup = setup(redis.port, free_port()).set("REDIS_MAX_RETRIES", 2);
     fails(&tls(setup.clone()), 2, &["cannot reach the source Redis", "does it speak TLS on this port?"]);
     let (_, port) = host_and_port(&shared("TEST_REDIS_TLS_URL"));
     let encrypted = setup.set("REDIS_HOST", "localhost").set("REDIS_PORT", port);

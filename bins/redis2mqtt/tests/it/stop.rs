@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::bridge::Setup;
+use crate::harness::bridge::setup;
 use crate::harness::fake_broker::{Answer, FakeBroker, Manners};
 use crate::harness::redis::Redis;
 use crate::harness::writer::{Target, Writer, targets, wait_settled, write};
@@ -11,7 +11,7 @@ use crate::harness::{free_port, wait_until};
 #[test]
 fn stopped_in_mid_flow_it_loses_nothing_and_repeats_nothing() {
     let (redis, broker) = (Redis::start(), FakeBroker::start());
-    let setup = Setup::new(redis.port, broker.port);
+    let setup = setup(redis.port, broker.port);
     let streams = targets(10);
     let writer = Writer::start(redis.port, &streams, 6_000, Duration::from_millis(10));
     for part in 1..=4 {
@@ -32,7 +32,7 @@ fn stopped_in_mid_flow_it_loses_nothing_and_repeats_nothing() {
 #[test]
 fn an_idle_bridge_stops_at_once() {
     let (redis, broker) = (Redis::start(), FakeBroker::start());
-    let mut bridge = Setup::new(redis.port, broker.port).start();
+    let mut bridge = setup(redis.port, broker.port).start();
     let stream = [Target::new(0, "s")];
     broker.wait_complete(&write(&redis, &stream, 10));
     wait_settled(&redis, &stream);
@@ -44,7 +44,7 @@ fn an_idle_bridge_stops_at_once() {
 #[test]
 fn with_the_broker_away_it_stops_with_0_and_the_rest_stays_pending() {
     let (redis, mut broker) = (Redis::start(), FakeBroker::start());
-    let setup = Setup::new(redis.port, broker.port);
+    let setup = setup(redis.port, broker.port);
     let mut bridge = setup.start();
     let stream = [Target::new(0, "s")];
     let mut ledger = write(&redis, &stream, 50);
@@ -67,7 +67,7 @@ fn with_the_broker_away_it_stops_with_0_and_the_rest_stays_pending() {
 #[test]
 fn with_redis_away_it_stops_with_0() {
     let (mut redis, broker) = (Redis::durable(), FakeBroker::start());
-    let setup = Setup::new(redis.port, broker.port);
+    let setup = setup(redis.port, broker.port);
     let mut bridge = setup.start();
     let stream = [Target::new(0, "s")];
     let ledger = write(&redis, &stream, 50);
@@ -87,7 +87,7 @@ fn silent() -> FakeBroker {
 #[test]
 fn a_broker_that_never_confirms_holds_up_a_stop_no_longer_than_set() {
     let (redis, broker) = (Redis::start(), silent());
-    let setup = Setup::new(redis.port, broker.port);
+    let setup = setup(redis.port, broker.port);
     let mut bridge = setup.clone().set("SHUTDOWN_TIMEOUT", "1").start();
     let stream = [Target::new(0, "s")];
     let ledger = write(&redis, &stream, 50);
@@ -108,7 +108,7 @@ fn a_broker_that_never_confirms_holds_up_a_stop_no_longer_than_set() {
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let (redis, broker) = (Redis::start(), silent());
-    let mut bridge = Setup::new(redis.port, broker.port).start();
+    let mut bridge = setup(redis.port, broker.port).start();
     write(&redis, &[Target::new(0, "s")], 50);
     broker.wait_seen(50);
     bridge.signal("TERM");
@@ -124,8 +124,8 @@ fn a_second_signal_ends_it_at_once() {
 fn a_stop_while_it_still_tries_to_connect_is_obeyed() {
     let redis = Redis::start();
     for setup in [
-        Setup::new(redis.port, free_port()).set("MQTT_MAX_RETRIES", "1000"),
-        Setup::new(free_port(), free_port()).set("REDIS_MAX_RETRIES", "1000"),
+        setup(redis.port, free_port()).set("MQTT_MAX_RETRIES", "1000"),
+        setup(free_port(), free_port()).set("REDIS_MAX_RETRIES", "1000"),
     ] {
         let mut bridge = setup.start();
         bridge.wait_line("not connected yet");

@@ -116,7 +116,7 @@ impl Connector {
 
     /// A connection that never reconnects. When a lane's ends, the lane makes another and then looks at what is
     /// pending: so no read spans two connections. And a database selected on it stays selected.
-    pub(crate) async fn connection(&self, db: u16) -> Result<Connection, Fault> {
+    pub async fn connection(&self, db: u16) -> Result<Connection, Fault> {
         let (client, closed) = self.connect(db, None, 1).await?;
         Ok(Connection { client, closed })
     }
@@ -174,7 +174,7 @@ fn with_hint(fault: Fault, tls: bool) -> Fault {
 
 /// One connection, for one thing at a time.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub struct Connection {
     client: Client,
     /// Ends when the connection does. Without it a command sent to a dead connection would wait for ever.
     closed: ConnectHandle,
@@ -236,11 +236,25 @@ impl Connection {
     }
 
     /// Something else on this connection, ended with [`Fault::Lost`] when the connection ends.
-    pub(crate) async fn run<T, F: Future<Output = Result<T, Fault>>>(
+    pub async fn run<T, F: Future<Output = Result<T, Fault>>>(
         &mut self,
         work: impl FnOnce(Client) -> F,
     ) -> Result<T, Fault> {
         ended_by(&mut self.closed, work(self.client.clone())).await
+    }
+
+    /// The client that sends on this connection. What is sent after the end waits for ever: whoever waits for an
+    /// answer waits for the end as well.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Ready once the connection has ended, with the reason. Not to be called again then.
+    pub async fn ended(&mut self) -> String {
+        match (&mut self.closed).await {
+            Ok(Err(error)) => Fault::from(error).to_string(),
+            Ok(Ok(())) | Err(_) => "connection closed".into(),
+        }
     }
 
     /// Lets somebody else end a blocked read of this connection.

@@ -45,11 +45,9 @@ impl Fault {
     pub fn needs_human(&self) -> bool {
         matches!(self, Self::Denied(_) | Self::Other(_))
     }
-}
 
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        let text = error.details().to_owned();
+    /// What an error reply means: its first word says it.
+    pub fn answered(text: String) -> Self {
         match text.split([' ', ':']).next().unwrap_or_default() {
             "NOGROUP" => Self::NoGroup(text),
             "WRONGTYPE" => Self::WrongType(text),
@@ -57,7 +55,15 @@ impl From<Error> for Fault {
             "LOADING" | "BUSY" | "OOM" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN"
             | "MISCONF" | "NOREPLICAS" | "MOVED" | "ASK" => Self::Busy(text),
             "NOPERM" | "NOAUTH" | "WRONGPASS" => Self::Denied(text),
-            _ => match error.kind() {
+            _ => Self::Other(text),
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        match Self::answered(error.details().to_owned()) {
+            Self::Other(text) => match error.kind() {
                 ErrorKind::Auth => Self::Denied(text),
                 ErrorKind::IO
                 | ErrorKind::Canceled
@@ -70,6 +76,7 @@ impl From<Error> for Fault {
                 | ErrorKind::Sentinel => Self::Lost(in_words(&text)),
                 _ => Self::Other(text),
             },
+            fault => fault,
         }
     }
 }

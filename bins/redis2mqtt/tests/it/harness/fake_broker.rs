@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
 
-use super::oracle::{Arrival, Ledger, Tally};
+use super::oracle::{Arrival, Ledger, Tally, arrival};
 use super::packets::{Packet, Publish, variable, write};
 use super::{LONG, free_port, wait_for};
 
@@ -259,7 +259,7 @@ fn converse(
             _ => continue,
         }
         let publish = Publish::parse(&packet, level);
-        let arrival = Arrival::read(&publish.payload);
+        let arrival = arrival(&publish.payload);
         let answer = (shared.script.lock().expect("no panic"))(&publish, &arrival);
         {
             let mut state = shared.state.lock().expect("no panic");

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
 
-use super::oracle::{Arrival, Ledger, Tally};
+use super::oracle::{Arrival, Ledger, Tally, arrival};
 use super::packets::{Packet, Publish, text, write};
 use super::{LONG, unique, wait_for, wait_until};
 
@@ -54,14 +54,7 @@ impl Subscriber {
     }
 
     pub(crate) fn arrivals(&self) -> Vec<Arrival> {
-        self.shared
-            .state
-            .lock()
-            .expect("no panic")
-            .messages
-            .iter()
-            .map(|m| Arrival::read(&m.payload))
-            .collect()
+        self.shared.state.lock().expect("no panic").messages.iter().map(|m| arrival(&m.payload)).collect()
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -81,7 +74,7 @@ impl Subscriber {
     /// Waits until all that was written has arrived.
     pub(crate) fn wait_complete(&self, ledger: &Ledger) -> Tally {
         let tally = || ledger.tally(&self.arrivals());
-        let enough = ledger.len();
+        let enough = ledger.written();
         wait_for("everything written has arrived", LONG * 3, tally, || {
             // Cheap first: comparing all costs more than looking.
             (self.count() >= enough).then(tally).filter(Tally::complete)

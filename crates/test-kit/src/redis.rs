@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{LONG, end, free_port, signal, wait_for};
+use crate::{LONG, end, free_port, signal, wait_for};
 
 /// One server. It ends with the value.
-pub(crate) struct Redis {
-    pub(crate) port: u16,
+pub struct Redis {
+    pub port: u16,
     dir: TempDir,
     options: Vec<String>,
     child: Option<Child>,
@@ -20,7 +20,7 @@ pub(crate) struct Redis {
 
 /// A reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Reply {
+pub enum Reply {
     Text(Vec<u8>),
     Number(i64),
     Nil,
@@ -29,7 +29,7 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         match self {
             Self::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
             Self::Number(number) => number.to_string(),
@@ -37,7 +37,7 @@ impl Reply {
         }
     }
 
-    pub(crate) fn list(self) -> Vec<Reply> {
+    pub fn list(self) -> Vec<Reply> {
         match self {
             Self::List(list) => list,
             other => panic!("no list: {other:?}"),
@@ -47,16 +47,16 @@ impl Reply {
 
 impl Redis {
     /// Keeps nothing on disk.
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         Self::with(&["--appendonly", "no"])
     }
 
     /// What it has answered survives `kill -9`.
-    pub(crate) fn durable() -> Self {
+    pub fn durable() -> Self {
         Self::with(&["--appendonly", "yes", "--appendfsync", "always"])
     }
 
-    pub(crate) fn with(options: &[&str]) -> Self {
+    pub fn with(options: &[&str]) -> Self {
         let mut redis = Self {
             port: free_port(),
             dir: tempfile::tempdir().expect("a directory"),
@@ -68,7 +68,7 @@ impl Redis {
     }
 
     /// Starts it (again): same port, same directory.
-    pub(crate) fn up(&mut self) {
+    pub fn up(&mut self) {
         let log = File::create(self.dir.path().join("log")).expect("a log file");
         let child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
@@ -91,22 +91,22 @@ impl Redis {
     }
 
     /// `kill -9`.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         end(self.child.as_mut().expect("it runs"));
         self.child = None;
     }
 
     /// Suspends it, or lets it go on.
-    pub(crate) fn suspend(&self, suspended: bool) {
+    pub fn suspend(&self, suspended: bool) {
         signal(self.child.as_ref().expect("it runs").id(), if suspended { "STOP" } else { "CONT" });
     }
 
-    pub(crate) fn client(&self) -> Client {
+    pub fn client(&self) -> Client {
         Client::open(self.port).expect("Redis takes connections")
     }
 
     /// One command in a database; an error reply is a panic.
-    pub(crate) fn ask(&self, db: u16, words: &[&str]) -> Reply {
+    pub fn ask(&self, db: u16, words: &[&str]) -> Reply {
         let mut client = self.client();
         client.select(db);
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
@@ -117,7 +117,7 @@ impl Redis {
     }
 
     /// How many entries are pending in a stream's group, whoever read them; a missing stream or group has none.
-    pub(crate) fn pending(&self, db: u16, key: &str, group: &str) -> i64 {
+    pub fn pending(&self, db: u16, key: &str, group: &str) -> i64 {
         let mut client = self.client();
         client.select(db);
         match client.ask(&[b"XPENDING", key.as_bytes(), group.as_bytes()]).expect("Redis answers") {
@@ -131,7 +131,7 @@ impl Redis {
     }
 
     /// The dead letters of a stream: one map of fields each.
-    pub(crate) fn letters(&self, db: u16, key: &str) -> Vec<Vec<(String, String)>> {
+    pub fn letters(&self, db: u16, key: &str) -> Vec<Vec<(String, String)>> {
         let entries = self.ask(db, &["XRANGE", &format!("{key}:dead-letter"), "-", "+"]).list();
         let fields = |entry: Reply| {
             let fields = entry.list().swap_remove(1).list();
@@ -141,7 +141,7 @@ impl Redis {
     }
 
     /// Cuts every connection but the asking one. How many there were.
-    pub(crate) fn cut_connections(&self) -> i64 {
+    pub fn cut_connections(&self) -> i64 {
         match self.ask(0, &["CLIENT", "KILL", "TYPE", "normal"]) {
             Reply::Number(number) => number,
             other => panic!("CLIENT KILL: {other:?}"),
@@ -158,32 +158,32 @@ impl Drop for Redis {
 }
 
 /// One connection.
-pub(crate) struct Client {
+pub struct Client {
     stream: BufReader<TcpStream>,
 }
 
 impl Client {
-    pub(crate) fn open(port: u16) -> std::io::Result<Self> {
+    pub fn open(port: u16) -> std::io::Result<Self> {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
         Ok(Self { stream: BufReader::new(stream) })
     }
 
-    pub(crate) fn select(&mut self, db: u16) {
+    pub fn select(&mut self, db: u16) {
         if db > 0 {
             let answer = self.ask(&[b"SELECT", db.to_string().as_bytes()]).expect("Redis answers");
             assert_eq!(answer, Reply::Text(b"OK".to_vec()));
         }
     }
 
-    pub(crate) fn ask(&mut self, words: &[&[u8]]) -> std::io::Result<Reply> {
+    pub fn ask(&mut self, words: &[&[u8]]) -> std::io::Result<Reply> {
         self.send(words)?;
         self.reply()
     }
 
     /// Without waiting for the reply.
-    pub(crate) fn send(&mut self, words: &[&[u8]]) -> std::io::Result<()> {
+    pub fn send(&mut self, words: &[&[u8]]) -> std::io::Result<()> {
         let mut request = format!("*{}\r\n", words.len()).into_bytes();
         for word in words {
             request.extend(format!("${}\r\n", word.len()).into_bytes());
@@ -193,7 +193,7 @@ impl Client {
         self.stream.get_mut().write_all(&request)
     }
 
-    pub(crate) fn reply(&mut self) -> std::io::Result<Reply> {
+    pub fn reply(&mut self) -> std::io::Result<Reply> {
         let mut line = String::new();
         if self.stream.read_line(&mut line)? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
@@ -218,7 +218,7 @@ impl Client {
     }
 
     /// XADD with the ID of the server's choice.
-    pub(crate) fn add(&mut self, key: &[u8], fields: &[(&[u8], &[u8])]) -> Result<String, String> {
+    pub fn add(&mut self, key: &[u8], fields: &[(&[u8], &[u8])]) -> Result<String, String> {
         let mut words: Vec<&[u8]> = vec![b"XADD", key, b"*"];
         words.extend(fields.iter().flat_map(|(field, value)| [*field, *value]));
         match self.ask(&words).map_err(|error| error.to_string())? {

@@ -1,0 +1,78 @@
+//! Which entry of each stream was sent last and has no answer yet: a run that follows it names it, and the target
+//! writes nothing of that run if it did not get the one before.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sync_core::record::{EntryId, StreamName};
+
+/// Of all streams. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Flights(Arc<Mutex<HashMap<StreamName, Flying>>>);
+
+#[derive(Debug)]
+struct Flying {
+    last: EntryId,
+    runs: usize,
+}
+
+/// One run under way; it has landed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    flights: Flights,
+    stream: StreamName,
+}
+
+impl Flights {
+    /// A run of the stream that ends with `last` sets out. What was sent before it and is still under way ended with
+    /// this.
+    pub(crate) fn set_out(&self, stream: &StreamName, last: EntryId) -> (Option<EntryId>, Flight) {
+        let mut flying = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match flying.get_mut(stream) {
+            Some(flying) => {
+                flying.runs += 1;
+                Some(std::mem::replace(&mut flying.last, last))
+            }
+            None => {
+                flying.insert(stream.clone(), Flying { last, runs: 1 });
+                None
+            }
+        };
+        (before, Flight { flights: self.clone(), stream: stream.clone() })
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let mut flying = self.flights.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stream) = flying.get_mut(&self.stream) {
+            stream.runs -= 1;
+            if stream.runs == 0 {
+                flying.remove(&self.stream);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_under_way_is_named() {
+        let flights = Flights::default();
+        let (one, other) = (StreamName::new(0, "a"), StreamName::new(1, "a"));
+        let id = |ms| EntryId { ms, seq: 0 };
+        let (before, first) = flights.set_out(&one, id(5));
+        assert_eq!(before, None);
+        let (before, second) = flights.set_out(&one, id(9));
+        assert_eq!(before, Some(id(5)));
+        let (before, third) = flights.set_out(&other, id(1));
+        assert_eq!(before, None);
+        drop(first);
+        let (before, fourth) = flights.set_out(&one, id(12));
+        assert_eq!(before, Some(id(9)));
+        drop((second, third, fourth));
+        assert_eq!(flights.set_out(&one, id(3)).0, None);
+    }
+}
