@@ -3,11 +3,12 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::harness::bridge::{Bridge, Setup};
+use crate::harness::bridge::{Bridge, setup};
 use crate::harness::fake_broker::FakeBroker;
-use crate::harness::redis::Redis;
+use crate::harness::oracle::Ledger;
 use crate::harness::writer::{Target, Writer, targets, wait_settled};
 use crate::harness::{LONG, wait_for, wait_until};
+use test_kit::redis::Redis;
 
 const REPLICAS: usize = 3;
 /// Longer than a lease, so that the others take over while the process stands still.
@@ -23,23 +24,22 @@ fn replicas_keep_the_order_whatever_happens_to_them() {
     let entries = size("TEST_REPLICAS_ENTRIES", USUAL.0);
     let (count, faults) = (size("TEST_REPLICAS_STREAMS", USUAL.1), size("TEST_REPLICAS_FAULTS", USUAL.2));
     let (redis, broker) = (Redis::start(), FakeBroker::start());
-    let setup = Setup::new(redis.port, broker.port);
+    let setup = setup(redis.port, broker.port);
     let streams = targets(count);
-    // Spread over the faults: a standstill takes the longest.
-    let seconds = faults as u64 * 5;
-    let pause = Duration::from_millis(seconds * 1000 / (entries as u64 / 50).max(1));
-    let writer = Writer::start(redis.port, &streams, entries, pause);
     let mut replicas: Vec<Bridge> = (0..REPLICAS).map(|_| setup.start()).collect();
     let mut random = std::process::id() as usize;
     let mut next = |below: usize| {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (random >> 33) % below
     };
+    let mut ledger = Ledger::default();
     for fault in 0..faults {
-        let at = next(REPLICAS);
-        let goal = broker.arrivals().len() + entries / faults / 8 + next(200);
-        let enough = || broker.arrivals().len() >= goal.min(writer.written());
-        wait_until("entries arrive", || (broker.arrivals().len(), writer.written()), enough);
+        // A burst, and the fault in the middle of it: then much is in flight.
+        let burst = entries / faults;
+        let (at, goal) = (next(REPLICAS), broker.arrivals().len() + next(burst * 3 / 4));
+        let writer = Writer::start(redis.port, &streams, burst, Duration::ZERO);
+        let state = || (broker.arrivals().len(), writer.written());
+        wait_until("entries arrive", state, || broker.arrivals().len() >= goal);
         match fault % 3 {
             0 => {
                 replicas[at].kill();
@@ -56,8 +56,8 @@ fn replicas_keep_the_order_whatever_happens_to_them() {
                 replicas[at] = setup.start();
             }
         }
+        ledger.join(writer.finish());
     }
-    let ledger = writer.finish();
     let tally = broker.wait_complete(&ledger);
     wait_settled(&redis, &streams);
     eprintln!(
@@ -86,7 +86,7 @@ fn time_to_take_over(redis: &Redis, broker: &FakeBroker, streams: &[Target]) -> 
 #[test]
 fn a_dead_replica_of_this_host_is_replaced_at_once() {
     let (redis, broker) = (Redis::start(), FakeBroker::start());
-    let setup = Setup::new(redis.port, broker.port);
+    let setup = setup(redis.port, broker.port);
     let streams = targets(30);
     let mut replicas: Vec<Bridge> = (0..2).map(|_| setup.start()).collect();
     let ledger = Writer::start(redis.port, &streams, 300, Duration::ZERO).finish();
@@ -111,7 +111,7 @@ fn a_dead_replica_of_this_host_is_replaced_at_once() {
 #[test]
 fn it_joins_and_shares_also_without_free_memory() {
     let (redis, broker) = (Redis::start(), FakeBroker::start());
-    let setup = Setup::new(redis.port, broker.port);
+    let setup = setup(redis.port, broker.port);
     let streams = targets(10);
     let ledger = Writer::start(redis.port, &streams, 100, Duration::ZERO).finish();
     // The groups: XGROUP CREATE needs memory.

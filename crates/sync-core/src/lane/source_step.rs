@@ -48,7 +48,7 @@ pub(super) struct Reader {
 
 /// What came of a step.
 pub(super) enum Done {
-    Connected(Result<Reader, Fault>),
+    Connected(Result<Standing<Reader>, Fault>),
     Recovered {
         reader: Reader,
         share: Share,
@@ -200,14 +200,16 @@ impl<S: Sink> Lane<S> {
         });
         let connect = async move {
             let mut connection = shared.connector.connection(db).await?;
-            let Some((books, fence, member)) = fence else { return Ok(Reader { connection, fence: None }) };
+            let Some((books, fence, member)) = fence else {
+                return Ok(Standing::Member(Reader { connection, fence: None }));
+            };
             shared.limiter.spend(1);
             let open = connection
                 .run(async |client| books.open_fence(&client, &member, db, &fence, before.as_ref()).await);
-            match open.await? {
-                Standing::Member(()) => Ok(Reader { connection, fence: Some((member, fence)) }),
-                Standing::Fenced => Err(Fault::Fenced),
-            }
+            Ok(match open.await? {
+                Standing::Member(()) => Standing::Member(Reader { connection, fence: Some((member, fence)) }),
+                Standing::Fenced => Standing::Fenced,
+            })
         };
         Box::pin(async move { Done::Connected(connect.await) })
     }
@@ -215,12 +217,13 @@ impl<S: Sink> Lane<S> {
     /// Admits what a step brought: into `waiting`, or, filtered out, to be acknowledged at once.
     pub(super) async fn step_done(&mut self, done: Done) {
         match done {
-            Done::Connected(Ok(reader)) => {
+            Done::Connected(Ok(Standing::Member(reader))) => {
                 self.source.stale_fence = None;
                 self.source.reader = Some(reader);
                 // What an earlier connection was sent and never got is pending, and older than all new entries.
                 self.restart_all();
             }
+            Done::Connected(Ok(Standing::Fenced)) => self.fenced(),
             Done::Connected(Err(fault)) => self.step_failed(None, &fault),
             Done::Recovered { reader, share, pages, count, replies } => match replies {
                 Ok(replies) => {
@@ -243,9 +246,7 @@ impl<S: Sink> Lane<S> {
                     }
                     // Nothing was read, or nothing that any stream but the named one could have lost.
                     Err(Fault::Unblocked(_)) => self.source.reader = Some(reader),
-                    Err(Fault::NoGroup(reason)) if reader.is_fenced_by(&reason) => {
-                        self.step_failed(Some(reader), &Fault::Fenced);
-                    }
+                    Err(Fault::NoGroup(reason)) if reader.is_fenced_by(&reason) => self.fenced(),
                     Err(Fault::NoGroup(_) | Fault::WrongType(_)) => {
                         self.source.reader = Some(reader);
                         self.restart_asked(&streams);
@@ -266,17 +267,18 @@ impl<S: Sink> Lane<S> {
     /// The reader is gone with its connection. Its last answer may be lost: the next connection begins with what is
     /// pending.
     fn step_failed(&mut self, reader: Option<Reader>, fault: &Fault) {
-        if *fault == Fault::Fenced {
-            // Nothing that this connection sent can take an entry any more, and nothing is wrong with the server.
-            self.source.stale_fence = None;
-            self.source.retry_at = Some(Instant::now() + self.source.backoff.next_delay());
-            return;
-        }
         if let Some((_, fence)) = reader.and_then(|reader| reader.fence) {
             self.source.stale_fence = Some(fence);
         }
         self.source.retry_at = Some(Instant::now() + self.source.backoff.next_delay());
         self.source_down(fault);
+    }
+
+    /// The fence is gone, so no read of this process takes anything, and nothing is wrong with the server. What to read
+    /// from now on is told by whoever keeps the membership; if that stands, another fence is put up.
+    fn fenced(&mut self) {
+        self.source.stale_fence = None;
+        self.source.retry_at = Some(Instant::now() + self.source.backoff.next_delay());
     }
 
     /// One of these keys has no group, or is no stream: reading what is pending tells which.

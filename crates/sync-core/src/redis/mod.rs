@@ -23,9 +23,6 @@ pub enum Fault {
     /// The key holds another type.
     #[error("{0}")]
     WrongType(String),
-    /// The fence of this reading connection is gone: its process is no member any more. Nothing was read.
-    #[error("this process no longer owns what it read")]
-    Fenced,
     /// A blocked read was ended; nothing was read.
     #[error("{0}")]
     Unblocked(String),
