@@ -239,12 +239,16 @@ async fn another_server_life_or_lost_books_make_everybody_join_again() {
     let prefix = format!("redis-sync:{{{}}}:", bridges[0].group);
     let mut numbers = 6..;
     let mut last = 5;
-    for damage in ["another life", "owners evicted", "members evicted", "a fence evicted"] {
+    for damage in ["another life", "an older state", "owners evicted", "members evicted", "a fence evicted"] {
         let before: Vec<u64> = bridges.iter().map(lost).collect();
         let redis = &bridges[0].redis;
         match damage {
             "another life" => {
                 let words = vec![format!("{prefix}members"), "#server".into(), "another".into()];
+                let _: Value = redis.custom(fred::cmd!("HSET"), words).await.unwrap();
+            }
+            "an older state" => {
+                let words = vec![format!("{prefix}members"), "#version".into(), "1".into()];
                 let _: Value = redis.custom(fred::cmd!("HSET"), words).await.unwrap();
             }
             "owners evicted" => redis.del(format!("{prefix}owners")).await.unwrap(),
