@@ -12,5 +12,7 @@
 
 mod conflicts;
 mod copies;
+mod failover;
+mod failures;
 mod harness;
 mod start;
