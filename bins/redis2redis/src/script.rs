@@ -17,7 +17,7 @@ const SOURCE: &str = include_str!("write.lua");
 static HASH: LazyLock<String> = LazyLock::new(|| sha1_hash(SOURCE));
 
 /// Lua passes on at most some 8,000 words at once.
-const MOST_FIELDS: usize = 3900;
+pub(crate) const MOST_FIELDS: usize = 3900;
 
 /// What is the same for every run.
 #[derive(Clone, Debug)]

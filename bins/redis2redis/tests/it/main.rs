@@ -16,3 +16,4 @@ mod failover;
 mod failures;
 mod harness;
 mod start;
+mod verify;
