@@ -343,7 +343,8 @@ impl<S: Sink> Lane<S> {
 
 impl Filter {
     /// Whether one of the entry's fields of this name has one of the values.
-    fn passes(&self, entry: &Entry) -> bool {
+    /// Whether the entry is delivered.
+    pub fn passes(&self, entry: &Entry) -> bool {
         entry.fields.iter().any(|(field, value)| *field == self.field && self.values.contains(value))
     }
 }

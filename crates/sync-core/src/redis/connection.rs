@@ -24,6 +24,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// An acknowledgement is sent again after each lost connection; it cannot take effect twice.
 const COMMAND_ATTEMPTS: u32 = 1000;
 
+/// How often a Cluster may send a command on to another node.
+const REDIRECTIONS: u32 = 5;
+
 /// XAUTOCLAIM for a key that is not UTF-8: the server names the key in a NOGROUP, and the client library never returns
 /// an error reply that is not UTF-8.
 const CLAIM: &str = "local reply = redis.pcall('XAUTOCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[3], 'COUNT', ARGV[4]) \
@@ -117,7 +120,9 @@ impl Connector {
     /// A connection that never reconnects. When a lane's ends, the lane makes another and then looks at what is
     /// pending: so no read spans two connections. And a database selected on it stays selected.
     pub async fn connection(&self, db: u16) -> Result<Connection, Fault> {
-        let (client, closed) = self.connect(db, None, 1).await?;
+        // A redirection counts as an attempt; without a policy nothing else makes a second one.
+        let attempts = if self.config.server.is_clustered() { 1 + REDIRECTIONS } else { 1 };
+        let (client, closed) = self.connect(db, None, attempts).await?;
         Ok(Connection { client, closed })
     }
 

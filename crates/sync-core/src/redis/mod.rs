@@ -4,6 +4,7 @@
 pub mod connection;
 pub mod dead_letters;
 pub mod discovery;
+pub mod entries;
 pub mod groups;
 pub(crate) mod ownership;
 pub(crate) mod reply;

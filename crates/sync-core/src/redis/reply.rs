@@ -149,6 +149,48 @@ pub(crate) fn field(map: Value, name: &str) -> Option<Value> {
     None
 }
 
+/// The names and values of one XINFO answer.
+pub(crate) struct Fields(Vec<(Value, Value)>);
+
+impl Fields {
+    pub(crate) fn of(reply: Value) -> Self {
+        match reply {
+            Value::Array(parts) => {
+                let mut pairs = Vec::with_capacity(parts.len() / 2);
+                let mut parts = parts.into_iter();
+                while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+                    pairs.push((name, value));
+                }
+                Self(pairs)
+            }
+            Value::Map(map) => Self(
+                map.inner()
+                    .into_iter()
+                    .map(|(name, value)| (Value::Bytes(name.into_bytes()), value))
+                    .collect(),
+            ),
+            _ => Self(Vec::new()),
+        }
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(key, _)| key.as_bytes() == Some(name.as_bytes())).map(|(_, value)| value)
+    }
+
+    pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
+        let at = self.0.iter().position(|(key, _)| key.as_bytes() == Some(name.as_bytes()))?;
+        Some(self.0.swap_remove(at).1)
+    }
+
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
+        self.get(name)?.as_u64()
+    }
+
+    pub(crate) fn id(&mut self, name: &str) -> Option<EntryId> {
+        entry_id(self.take(name)?).ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
