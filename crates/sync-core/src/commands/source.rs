@@ -5,14 +5,14 @@ use std::future::Future;
 
 use bytes::Bytes;
 use fred::clients::Client;
-use fred::interfaces::{ClientLike as _, ServerInterface as _};
+use fred::interfaces::ClientLike as _;
 use fred::types::InfoKind;
 
 use super::CommandError;
 use crate::rate_limit::RateLimiter;
 use crate::record::StreamName;
-use crate::redis::connection::{Connection, Connector};
-use crate::redis::{Fault, discovery};
+use crate::redis::connection::{Connection, Connector, select};
+use crate::redis::{Fault, cluster, discovery};
 use crate::settings::{RedisSettings, StreamSettings};
 
 pub(super) struct Source {
@@ -26,9 +26,15 @@ pub(super) struct Source {
 
 impl Source {
     /// One attempt.
-    pub(super) async fn connect(redis: RedisSettings, streams: StreamSettings) -> Result<Self, CommandError> {
-        let default_db = redis.db;
+    pub(super) async fn connect(
+        redis: RedisSettings,
+        mut streams: StreamSettings,
+    ) -> Result<Self, CommandError> {
+        let mut default_db = redis.db;
         let connector = Connector::new(redis)?;
+        if connector.is_cluster() {
+            cluster::use_its_database(&mut default_db, &mut streams);
+        }
         let address = connector.address();
         match connector.connection(default_db).await {
             Ok(connection) => {
@@ -50,10 +56,9 @@ impl Source {
         db: u16,
         work: impl FnOnce(Client) -> F,
     ) -> Result<T, Fault> {
-        let number = u8::try_from(db).map_err(|_| Fault::Other(format!("database {db} is above 255")))?;
         self.connection
             .run(async |client| {
-                client.select(i64::from(number)).await?;
+                select(&client, db).await?;
                 work(client).await
             })
             .await

@@ -7,13 +7,14 @@ use fred::types::Value;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
+use super::cluster_read::Reader;
 use super::streams::{Asked, Step};
 use super::{GROUP_BYTES, GROUP_RECORDS, Lane};
 use crate::bridge::{Record, Sink};
 use crate::budget::{READ_BUDGET, Share};
 use crate::record::{Entry, EntryId};
 use crate::redis::Fault;
-use crate::redis::connection::{Connection, Waker, key};
+use crate::redis::connection::{Waker, key};
 use crate::redis::reply::{self, Listed};
 use crate::retry::Backoff;
 use crate::settings::{Filter, RetrySettings};
@@ -23,7 +24,7 @@ pub(super) const MIN_BLOCK: Duration = Duration::from_secs(1);
 
 /// What a lane asked for and has not got yet. The reader travels with the question and comes back with the answer.
 pub(super) struct SourceStep {
-    reader: Option<Connection>,
+    reader: Option<Reader>,
     under_way: Option<BoxFuture<'static, Done>>,
     /// Set while a read blocks.
     waker: Option<Waker>,
@@ -36,19 +37,28 @@ pub(super) struct SourceStep {
 
 /// What came of a step.
 pub(super) enum Done {
-    Connected(Result<Connection, Fault>),
+    Connected(Result<Reader, Fault>),
     Recovered {
-        reader: Connection,
+        reader: Reader,
         share: Share,
         pages: Vec<(Asked, EntryId)>,
         count: u32,
         replies: Result<Vec<Result<Value, Fault>>, Fault>,
     },
     Read {
-        reader: Connection,
+        reader: Reader,
         share: Share,
         streams: Vec<Asked>,
         reply: Result<Value, Fault>,
+    },
+    /// From a Cluster: one reply for each stream.
+    Polled {
+        reader: Reader,
+        share: Share,
+        streams: Vec<Asked>,
+        /// How long to rest if there was nothing.
+        rest: Option<Duration>,
+        replies: Vec<Result<Value, Fault>>,
     },
 }
 
@@ -119,11 +129,11 @@ impl<S: Sink> Lane<S> {
             return;
         }
         self.source.retry_at = None;
-        let Some(mut reader) = self.source.reader.take() else {
+        let Some(reader) = self.source.reader.take() else {
             let (connector, db) = (self.shared.connector.clone(), self.db);
             self.source.connecting = true;
             self.source.under_way =
-                Some(Box::pin(async move { Done::Connected(connector.connection(db).await) }));
+                Some(Box::pin(async move { Done::Connected(Reader::connect(connector, db).await) }));
             return;
         };
         // Half of the budget is for reads under way, in equal parts; the other half for what was read.
@@ -135,6 +145,13 @@ impl<S: Sink> Lane<S> {
             self.source.reader = Some(reader);
             return;
         };
+        let mut reader = match reader {
+            Reader::Server(reader) => reader,
+            Reader::Cluster(cluster) => {
+                self.source.under_way = Some(self.poll(cluster, share, step));
+                return;
+            }
+        };
         let (limiter, group) = (self.shared.limiter.clone(), self.shared.settings.group.clone());
         let consumer = self.shared.settings.consumer.clone();
         let key_of = |asked: &Asked| key(&self.streams[asked.slot].stream.name.key);
@@ -145,7 +162,7 @@ impl<S: Sink> Lane<S> {
                 Box::pin(async move {
                     limiter.take().await;
                     let replies = reader.claim_pending(&group, &consumer, &from, count).await;
-                    Done::Recovered { reader, share, pages, count, replies }
+                    Done::Recovered { reader: Reader::Server(reader), share, pages, count, replies }
                 })
             }
             Step::Read { streams, count, block } => {
@@ -154,7 +171,7 @@ impl<S: Sink> Lane<S> {
                 Box::pin(async move {
                     limiter.take().await;
                     let reply = reader.read_new(&group, &consumer, keys, count, block).await;
-                    Done::Read { reader, share, streams, reply }
+                    Done::Read { reader: Reader::Server(reader), share, streams, reply }
                 })
             }
         });
@@ -196,6 +213,12 @@ impl<S: Sink> Lane<S> {
                     }
                     Err(fault) => self.step_failed(&fault),
                 }
+            }
+            Done::Polled { reader, share, streams, rest, replies } => {
+                self.source.reader = Some(reader);
+                self.step_worked();
+                drop(share);
+                self.admit_polled(&streams, replies, rest);
             }
         }
         let skipped = std::mem::take(&mut self.skipped);

@@ -1,0 +1,124 @@
+//! A Redis Cluster of six processes: three primaries, each with a replica.
+
+use crate::server::{Server, redis_cli, wait_for};
+
+/// How long a node may be silent before the others replace it, in milliseconds.
+const NODE_TIMEOUT: &str = "2000";
+
+/// It ends with the value.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: Vec<Server>,
+}
+
+impl Cluster {
+    /// Up, and of one mind.
+    pub fn start() -> Self {
+        let options = ["--save", "", "--cluster-enabled", "yes", "--cluster-node-timeout", NODE_TIMEOUT];
+        let cluster = Self { nodes: (0..6).map(|_| Server::start(&options)).collect() };
+        let addresses: Vec<String> =
+            cluster.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        let mut arguments = vec!["--cluster", "create"];
+        arguments.extend(addresses.iter().map(String::as_str));
+        arguments.extend(["--cluster-replicas", "1", "--cluster-yes"]);
+        redis_cli(&arguments).unwrap_or_else(|error| panic!("redis-cli --cluster create: {error}"));
+        cluster.wait_until_well();
+        for primary in cluster.primaries() {
+            primary.wait_for_replicas(1);
+        }
+        cluster
+    }
+
+    /// For SOURCE_REDIS_URL.
+    pub fn url(&self) -> String {
+        let ports: Vec<String> = self.nodes.iter().map(|node| node.port.to_string()).collect();
+        let others: Vec<String> = ports[1..].iter().map(|port| format!("node=127.0.0.1:{port}")).collect();
+        format!("redis-cluster://127.0.0.1:{}?{}", ports[0], others.join("&"))
+    }
+
+    /// The processes that run.
+    pub fn nodes(&self) -> impl Iterator<Item = &Server> {
+        self.nodes.iter().filter(|node| node.is_up())
+    }
+
+    /// Those of them that own slots.
+    pub fn primaries(&self) -> Vec<&Server> {
+        let owns_slots = |node: &&Server| self.owners().iter().any(|(port, _)| *port == node.port);
+        self.nodes().filter(owns_slots).collect()
+    }
+
+    /// The primary that owns a key's slot.
+    pub fn owner_of(&self, key: &str) -> &Server {
+        let slot = self.slot_of(key);
+        let owners = self.owners();
+        let owns = |slots: &[(u16, u16)]| slots.iter().any(|(first, last)| (*first..=*last).contains(&slot));
+        let port = owners.iter().find(|(_, slots)| owns(slots)).map(|(port, _)| *port);
+        self.nodes().find(|node| Some(node.port) == port).expect("each slot has an owner that runs")
+    }
+
+    /// `kill -9` of the primary that owns a key's slot, once its replica has all that it has.
+    pub fn kill_owner_of(&mut self, key: &str) {
+        let port = self.owner_of(key).port;
+        let node = self.nodes.iter_mut().find(|node| node.port == port).expect("it is one of the nodes");
+        node.wait_for_replicas(1);
+        node.kill();
+    }
+
+    /// Whether another node owns the slots of the one that had this port.
+    pub fn is_replaced(&self, port: u16) -> bool {
+        let line = |line: &&str| line.contains(&format!(":{port}@"));
+        let nodes = self.nodes().next().expect("a node runs").ask(&["CLUSTER", "NODES"]);
+        let owns_slots = |line: &str| line.split(' ').count() > 8;
+        !nodes.lines().filter(line).any(owns_slots)
+    }
+
+    /// Waits until every node that runs says that the Cluster is well: each slot has an owner that runs.
+    pub fn wait_until_well(&self) {
+        let state = |node: &Server| node.try_ask(&["CLUSTER", "INFO"]).unwrap_or_default();
+        wait_for(
+            "the Cluster is well",
+            || self.nodes().map(state).collect::<Vec<_>>(),
+            || {
+                let well = self.nodes().all(|node| state(node).contains("cluster_state:ok"));
+                let owned = self.owners().iter().all(|(port, _)| self.nodes().any(|it| it.port == *port));
+                (well && owned).then_some(())
+            },
+        );
+    }
+
+    /// Moves so many slots, with their keys, from one primary to another while everything goes on.
+    pub fn move_slots(&self, from: &Server, to: &Server, slots: u16) {
+        // Where the last move has not been heard of everywhere, the next is refused.
+        let check = || redis_cli(&["--cluster", "check", &format!("127.0.0.1:{}", from.port)]);
+        wait_for("the nodes to agree", check, || check().ok());
+        let id = |node: &Server| node.ask(&["CLUSTER", "MYID"]).trim().to_owned();
+        let (address, slots) = (format!("127.0.0.1:{}", from.port), slots.to_string());
+        let (from, to) = (id(from), id(to));
+        let arguments = [
+            &["--cluster", "reshard", &address, "--cluster-from", &from, "--cluster-to", &to][..],
+            &["--cluster-slots", &slots, "--cluster-yes"],
+        ];
+        redis_cli(&arguments.concat()).unwrap_or_else(|error| panic!("redis-cli --cluster reshard: {error}"));
+    }
+
+    fn slot_of(&self, key: &str) -> u16 {
+        let slot = self.nodes().next().expect("a node runs").ask(&["CLUSTER", "KEYSLOT", key]);
+        slot.trim().parse().expect("a slot is a number")
+    }
+
+    /// Port and slots of each primary, as one node sees them.
+    fn owners(&self) -> Vec<(u16, Vec<(u16, u16)>)> {
+        let nodes = self.nodes().next().expect("a node runs").ask(&["CLUSTER", "NODES"]);
+        let owner = |line: &str| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let port = words.get(1)?.split('@').next()?.rsplit_once(':')?.1.parse().ok()?;
+            let range = |word: &&str| {
+                let (first, last) = word.split_once('-').unwrap_or((word, word));
+                Some((first.parse().ok()?, last.parse().ok()?))
+            };
+            let slots: Vec<(u16, u16)> = words.get(8..)?.iter().filter_map(range).collect();
+            (!slots.is_empty() && !words[2].contains("fail")).then_some((port, slots))
+        };
+        nodes.lines().filter_map(owner).collect()
+    }
+}
