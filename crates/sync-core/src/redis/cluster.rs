@@ -30,7 +30,9 @@ use super::Fault;
 use super::connection::{Connection, Connector};
 use crate::settings::{Discovery, StreamSettings};
 
-/// How long a node may take, to connect or to answer. Giving up a read that Redis may still carry out is allowed here,
+/// How long connecting to a node may take: so long all others wait, each time that one is tried which does not answer.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a node that is connected may take to answer. Giving up a read that Redis may still carry out is allowed here,
 /// and only here, because each read says what it expects to follow (see `commands.rs`): one carried out unseen makes
 /// the next one fail, and what it took is then found pending.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -82,8 +84,8 @@ impl Cluster {
             }
             asked.push(server.clone());
             let connection = self.connections.remove(&server);
-            match timeout(PATIENCE, ask_owners(&self.connector, &server, connection)).await {
-                Ok(Ok((connection, ranges))) => {
+            match ask_owners(&self.connector, &server, connection).await {
+                Ok((connection, ranges)) => {
                     self.adopt(ranges);
                     self.connections.insert(server, connection);
                     let (servers, stale) = (&self.servers, &mut self.stale);
@@ -91,8 +93,7 @@ impl Cluster {
                     *stale = false;
                     return Ok(());
                 }
-                Ok(Err(fault)) => last = fault,
-                Err(_) => last = silent(&server),
+                Err(fault) => last = fault,
             }
         }
         Err(last)
@@ -206,14 +207,11 @@ fn slot_of(key: &Bytes) -> usize {
     usize::from(redis_keyslot(key))
 }
 
-fn silent(server: &Server) -> Fault {
-    Fault::Lost(format!("no answer from {server} within {} s", PATIENCE.as_secs()))
-}
-
 fn unowned() -> Fault {
     Fault::Busy("CLUSTERDOWN no node owns the slot".into())
 }
 
+/// Connected already, or now.
 async fn connected(
     connector: &Connector,
     server: &Server,
@@ -221,8 +219,13 @@ async fn connected(
 ) -> Result<Connection, Fault> {
     match connection {
         Some(connection) => Ok(connection),
-        None => connector.node(server).await,
+        None => within(CONNECT_PATIENCE, connector.node(server)).await,
     }
+}
+
+async fn within<T>(patience: Duration, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    let silence = || Fault::Lost(format!("no answer within {} s", patience.as_secs()));
+    timeout(patience, work).await.unwrap_or_else(|_| Err(silence()))
 }
 
 /// Asks one node. Its connection stays with the part unless it was lost.
@@ -232,14 +235,10 @@ async fn ask<T, F: Future<Output = Result<Vec<Result<T, Fault>>, Fault>>>(
     part: &mut Part<T>,
     work: &impl Fn(Client, Vec<usize>) -> F,
 ) -> Vec<Result<T, Fault>> {
-    let kept = part.connection.take();
-    let asking = async {
-        let mut connection = connected(connector, server, kept).await?;
-        let results = connection.run(|client| work(client, part.keys.clone())).await;
-        Ok::<_, Fault>((connection, results))
-    };
-    let result = match timeout(PATIENCE, asking).await {
-        Ok(Ok((connection, results))) => {
+    let result = match connected(connector, server, part.connection.take()).await {
+        Ok(mut connection) => {
+            let asking = connection.run(|client| work(client, part.keys.clone()));
+            let results = within(PATIENCE, asking).await;
             let is_lost = |result: &Result<T, Fault>| matches!(result, Err(Fault::Lost(_)));
             let lost = match &results {
                 Ok(results) => results.iter().any(is_lost),
@@ -248,8 +247,7 @@ async fn ask<T, F: Future<Output = Result<Vec<Result<T, Fault>>, Fault>>>(
             part.connection = Some(connection).filter(|_| !lost);
             results
         }
-        Ok(Err(fault)) => Err(fault),
-        Err(_) => Err(silent(server)),
+        Err(fault) => Err(fault),
     };
     match result {
         Ok(results) if results.len() == part.keys.len() => results,
@@ -278,7 +276,7 @@ async fn ask_owners(
     connection: Option<Connection>,
 ) -> Result<(Connection, Vec<SlotRange>), Fault> {
     let mut connection = connected(connector, server, connection).await?;
-    let reply = connection.run(slots).await?;
+    let reply = within(PATIENCE, connection.run(slots)).await?;
     let ranges =
         owners(reply, server).ok_or_else(|| Fault::Other("CLUSTER SLOTS: no list of slots".into()))?;
     Ok((connection, ranges))

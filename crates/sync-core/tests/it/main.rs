@@ -8,5 +8,6 @@ mod commands;
 mod contract;
 mod proxy;
 mod script;
+mod sentinel;
 mod source;
 mod statistics;
