@@ -5,6 +5,8 @@ use crate::server::{Server, redis_cli, wait_for};
 /// How long a node may be silent before the others replace it, in milliseconds.
 const NODE_TIMEOUT: &str = "2000";
 
+const SLOTS: usize = 16384;
+
 /// It ends with the value.
 #[derive(Debug)]
 pub struct Cluster {
@@ -59,9 +61,14 @@ impl Cluster {
     /// `kill -9` of the primary that owns a key's slot, once its replica has all that it has.
     pub fn kill_owner_of(&mut self, key: &str) {
         let port = self.owner_of(key).port;
-        let node = self.nodes.iter_mut().find(|node| node.port == port).expect("it is one of the nodes");
+        let node = self.node(port);
         node.wait_for_replicas(1);
         node.kill();
+    }
+
+    /// The process with this port.
+    pub fn node(&mut self, port: u16) -> &mut Server {
+        self.nodes.iter_mut().find(|node| node.port == port).expect("it is one of the nodes")
     }
 
     /// Whether another node owns the slots of the one that had this port.
@@ -72,7 +79,7 @@ impl Cluster {
         !nodes.lines().filter(line).any(owns_slots)
     }
 
-    /// Waits until every node that runs says that the Cluster is well: each slot has an owner that runs.
+    /// Waits until every node that runs says that the Cluster is well, and all say the same of who owns what.
     pub fn wait_until_well(&self) {
         let state = |node: &Server| node.try_ask(&["CLUSTER", "INFO"]).unwrap_or_default();
         wait_for(
@@ -80,8 +87,13 @@ impl Cluster {
             || self.nodes().map(state).collect::<Vec<_>>(),
             || {
                 let well = self.nodes().all(|node| state(node).contains("cluster_state:ok"));
-                let owned = self.owners().iter().all(|(port, _)| self.nodes().any(|it| it.port == *port));
-                (well && owned).then_some(())
+                let owners = self.owners();
+                let run = owners.iter().all(|(port, _)| self.nodes().any(|it| it.port == *port));
+                let owned = owners.iter().flat_map(|(_, slots)| slots);
+                let covered =
+                    owned.map(|(first, last)| usize::from(last - first) + 1).sum::<usize>() == SLOTS;
+                let agreed = self.nodes().all(|node| owners_seen_by(node) == owners);
+                (well && run && covered && agreed).then_some(())
             },
         );
     }
@@ -106,19 +118,25 @@ impl Cluster {
         slot.trim().parse().expect("a slot is a number")
     }
 
-    /// Port and slots of each primary, as one node sees them.
+    /// As one node sees them.
     fn owners(&self) -> Vec<(u16, Vec<(u16, u16)>)> {
-        let nodes = self.nodes().next().expect("a node runs").ask(&["CLUSTER", "NODES"]);
-        let owner = |line: &str| {
-            let words: Vec<&str> = line.split(' ').collect();
-            let port = words.get(1)?.split('@').next()?.rsplit_once(':')?.1.parse().ok()?;
-            let range = |word: &&str| {
-                let (first, last) = word.split_once('-').unwrap_or((word, word));
-                Some((first.parse().ok()?, last.parse().ok()?))
-            };
-            let slots: Vec<(u16, u16)> = words.get(8..)?.iter().filter_map(range).collect();
-            (!slots.is_empty() && !words[2].contains("fail")).then_some((port, slots))
-        };
-        nodes.lines().filter_map(owner).collect()
+        owners_seen_by(self.nodes().next().expect("a node runs"))
     }
+}
+
+/// Port and slots of each primary, in order of the ports.
+fn owners_seen_by(node: &Server) -> Vec<(u16, Vec<(u16, u16)>)> {
+    let owner = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let port = words.get(1)?.split('@').next()?.rsplit_once(':')?.1.parse().ok()?;
+        let range = |word: &&str| {
+            let (first, last) = word.split_once('-').unwrap_or((word, word));
+            Some((first.parse().ok()?, last.parse().ok()?))
+        };
+        let slots: Vec<(u16, u16)> = words.get(8..)?.iter().filter_map(range).collect();
+        (!slots.is_empty() && !words[2].contains("fail")).then_some((port, slots))
+    };
+    let mut owners: Vec<_> = node.ask(&["CLUSTER", "NODES"]).lines().filter_map(owner).collect();
+    owners.sort_unstable();
+    owners
 }

@@ -23,6 +23,7 @@ pub struct Server {
     dir: TempDir,
     options: Vec<String>,
     child: Option<Child>,
+    suspended: bool,
 }
 
 impl Server {
@@ -41,7 +42,7 @@ impl Server {
             all.push(path.display().to_string());
         }
         all.extend(options.iter().map(|option| (*option).to_owned()));
-        let mut server = Self { port: free_port(), dir, options: all, child: None };
+        let mut server = Self { port: free_port(), dir, options: all, child: None, suspended: false };
         server.up();
         server
     }
@@ -77,9 +78,18 @@ impl Server {
         }
     }
 
-    /// Whether it was started and not killed.
+    /// Whether it was started, and neither killed nor suspended.
     pub fn is_up(&self) -> bool {
-        self.child.is_some()
+        self.child.is_some() && !self.suspended
+    }
+
+    /// Suspends it, or lets it go on: it takes connections and answers nothing.
+    pub fn suspend(&mut self, suspended: bool) {
+        let pid = self.child.as_ref().expect("it runs").id().to_string();
+        let signal = if suspended { "-STOP" } else { "-CONT" };
+        let sent = Command::new("kill").args([signal, &pid]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill {signal} {pid}");
+        self.suspended = suspended;
     }
 
     /// One command by `redis-cli`, and what that prints; an error reply is a panic.

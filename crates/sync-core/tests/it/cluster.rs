@@ -241,3 +241,37 @@ async fn a_primary_that_dies_is_replaced_and_the_streams_of_others_go_on_meanwhi
     bridge.stop().await;
     assert_all_arrived(&bridge, &script, 150);
 }
+
+#[tokio::test]
+async fn a_primary_that_hangs_and_returns_as_a_replica_loses_nothing() {
+    let mut cluster = Cluster::start();
+    let script = Script::new(|_| Fate::Delivered);
+    let mut bridge = Bridge::at(&cluster.url(), "hangs", &script).await;
+    for stream in names() {
+        bridge.add(&stream, 1..=50).await;
+    }
+    bridge.start();
+    arrival_of_all(&bridge, &script, 50).await;
+    all_acknowledged(&bridge).await;
+    let victim = bridge.key("s0");
+    let hung = cluster.owner_of(&victim).port;
+    cluster.node(hung).wait_for_replicas(1);
+    cluster.node(hung).suspend(true);
+    cluster.wait_until_well();
+    let add = |cluster: &Cluster, number: u64| {
+        for stream in names() {
+            let (key, id) = (bridge.key(&stream), format!("{number}-1"));
+            cluster.owner_of(&key).ask(&["XADD", &key, &id, "n", "text"]);
+        }
+    };
+    add(&cluster, 51);
+    arrival_of_all(&bridge, &script, 51).await;
+    // What was sent to it before it was given up is carried out now, unseen.
+    cluster.node(hung).suspend(false);
+    cluster.wait_until_well();
+    add(&cluster, 52);
+    arrival_of_all(&bridge, &script, 52).await;
+    let _ = until("readiness", async || (bridge.health.ready().is_ok(), bridge.health.ready())).await;
+    bridge.stop().await;
+    assert_all_arrived(&bridge, &script, 52);
+}
