@@ -20,6 +20,7 @@ pub(super) struct Source {
     /// Without credentials.
     pub(super) address: String,
     pub(super) default_db: u16,
+    pub(super) is_cluster: bool,
     pub(super) settings: StreamSettings,
     pub(super) limiter: RateLimiter,
 }
@@ -32,14 +33,15 @@ impl Source {
     ) -> Result<Self, CommandError> {
         let mut default_db = redis.db;
         let connector = Connector::new(redis)?;
-        if connector.is_cluster() {
+        let is_cluster = connector.is_cluster();
+        if is_cluster {
             cluster::use_its_database(&mut default_db, &mut streams);
         }
         let address = connector.address();
         match connector.connection(default_db).await {
             Ok(connection) => {
                 let limiter = RateLimiter::new(streams.rate_limit);
-                Ok(Self { connection, address, default_db, settings: streams, limiter })
+                Ok(Self { connection, address, default_db, is_cluster, settings: streams, limiter })
             }
             Err(fault) => Err(CommandError::Source { address, fault }),
         }

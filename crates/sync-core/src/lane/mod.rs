@@ -523,7 +523,10 @@ impl<S: Sink> Lane<S> {
         self.source_ok = false;
         match fault {
             Fault::Busy(reason) => {
-                self.shared.limiter.overloaded(reason);
+                // Others say that it is not there, not that there is too much to do.
+                if ["BUSY", "LOADING"].iter().any(|word| reason.starts_with(word)) {
+                    self.shared.limiter.overloaded(reason);
+                }
                 self.shared.health.down("source Redis", reason, Severity::Warn);
             }
             Fault::Lost(reason) => self.shared.health.down("source Redis", reason, Severity::Warn),

@@ -255,6 +255,11 @@ impl Connection {
         ended_by(&mut self.closed, work(self.client.clone())).await
     }
 
+    /// Whether it has not ended, as far as is known.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.closed.is_finished()
+    }
+
     /// Lets somebody else end a blocked read of this connection.
     pub(crate) fn waker(&self) -> Waker {
         Waker(self.client.clone())

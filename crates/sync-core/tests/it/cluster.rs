@@ -1,9 +1,16 @@
 //! A Cluster as source: the contract holds while nodes die and slots move.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use fred::prelude::*;
-use sync_core::bridge::Fate;
+use sync_core::bridge::{Fate, Stream};
+use sync_core::commands::dead_letters::{self, DeadLettersCommand};
+use sync_core::commands::{Ended, check};
+use sync_core::rate_limit::RateLimiter;
+use sync_core::record::StreamName;
+use sync_core::redis::connection::Connector;
+use sync_core::redis::statistics::Statistics;
 use test_kit::cluster::Cluster;
 
 use crate::script::{Bridge, Script, assert_in_order, until};
@@ -274,4 +281,61 @@ async fn a_primary_that_hangs_and_returns_as_a_replica_loses_nothing() {
     let _ = until("readiness", async || (bridge.health.ready().is_ok(), bridge.health.ready())).await;
     bridge.stop().await;
     assert_all_arrived(&bridge, &script, 52);
+}
+
+#[tokio::test]
+async fn commands_and_statistics_reach_all_nodes() {
+    let cluster = Cluster::start();
+    let refusing = Script::new(|_| Fate::Unfit("too large".into()));
+    let mut bridge = Bridge::at(&cluster.url(), "commands", &refusing).await.with(|settings| {
+        settings.discovery.as_mut().unwrap().dbs = vec![0, 1, 2];
+    });
+    for stream in names() {
+        bridge.add(&stream, 1..=3).await;
+    }
+    bridge.start();
+    for stream in names() {
+        until("letters", async || {
+            let letters = bridge.letters(&stream).await.len();
+            (letters == 3 && bridge.pending(&stream).await == 0, letters)
+        })
+        .await;
+        bridge.add(&stream, 4..=5).await;
+    }
+    bridge.stop().await;
+    for stream in names() {
+        bridge.add(&stream, 6..=7).await;
+    }
+
+    let delivering = Script::new(|_| Fate::Delivered);
+    let mut out = Vec::new();
+    let (redis, streams) = (bridge.redis_settings(), bridge.settings());
+    let ended = check::connect(redis.clone(), streams.clone(), &delivering, true, &mut out).await.unwrap();
+    let out = String::from_utf8(out).unwrap();
+    assert_eq!(ended, Ended::Well, "{out}");
+    assert!(out.contains(&format!("database 0: {STREAMS} streams, all with the group")), "{out}");
+    assert!(!out.contains("database 1"), "{out}");
+
+    let all = DeadLettersCommand::Replay { streams: vec![], ids: vec![], all: true, yes: true };
+    let mut out = Vec::new();
+    let ended = dead_letters::run(all, redis.clone(), streams.clone(), &delivering, &mut out).await.unwrap();
+    assert_eq!(ended, Ended::Well, "{}", String::from_utf8(out).unwrap());
+    for stream in names() {
+        assert_eq!(delivering.arrived_of(&bridge.key(&stream))[..3], [1, 2, 3]);
+        assert!(bridge.letters(&stream).await.is_empty());
+    }
+
+    let client = Connector::new(redis).unwrap().commands(0).await.unwrap();
+    let statistics = Statistics::new(&streams, RateLimiter::new(0));
+    let of = |stream: &String| {
+        let key = bridge.key(stream);
+        let (metrics, progress) = (bridge.metrics.stream(&key), Default::default());
+        Arc::new(Stream { name: StreamName::new(0, key.clone()), spelled: key, metrics, progress })
+    };
+    let counted: Vec<_> = names().iter().map(of).collect();
+    counted.iter().for_each(|stream| statistics.add(&client, stream.clone()));
+    assert_eq!(statistics.sweep().await.unwrap().streams, STREAMS);
+    for stream in counted {
+        assert!(stream.metrics.lag.load(Relaxed) >= 2, "{}", stream.spelled);
+    }
 }

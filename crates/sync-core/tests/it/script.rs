@@ -304,6 +304,25 @@ impl Bridge {
         self
     }
 
+    pub(crate) fn redis_settings(&self) -> RedisSettings {
+        RedisSettings {
+            url: Some(Secret::new(self.url.as_str())),
+            host: String::new(),
+            port: 0,
+            username: None,
+            password: None,
+            tls: None,
+            db: self.db,
+            pool_size: 10,
+            retry: RETRY,
+            health_check_interval: Duration::from_millis(50),
+        }
+    }
+
+    pub(crate) fn settings(&self) -> StreamSettings {
+        self.settings.clone()
+    }
+
     pub(crate) fn start(&mut self) {
         let (trigger, stop) = Shutdown::manual();
         let live =
@@ -312,18 +331,7 @@ impl Bridge {
             name: "scripted",
             sink: self.script.clone(),
             sink_retry: RETRY,
-            redis: RedisSettings {
-                url: Some(Secret::new(self.url.as_str())),
-                host: String::new(),
-                port: 0,
-                username: None,
-                password: None,
-                tls: None,
-                db: self.db,
-                pool_size: 10,
-                retry: RETRY,
-                health_check_interval: Duration::from_millis(50),
-            },
+            redis: self.redis_settings(),
             streams: self.settings.clone(),
             live: watch::channel(live).1,
             limiter: RateLimiter::new(0),
