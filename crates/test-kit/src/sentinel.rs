@@ -7,21 +7,43 @@ use crate::server::{Server, wait_for};
 pub struct Sentinels {
     sentinels: Vec<Server>,
     servers: Vec<Server>,
+    passwords: Passwords,
+}
+
+/// Of the servers, and of the sentinels.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Passwords {
+    /// Of the user `default`.
+    pub servers: Option<&'static str>,
+    /// Theirs is another matter than the servers'.
+    pub sentinels: Option<&'static str>,
 }
 
 impl Sentinels {
     /// Up, with each sentinel knowing all the others and the replica.
     pub fn start() -> Self {
-        let primary = Server::start(&["--save", ""]);
+        Self::with(Passwords::default())
+    }
+
+    /// The same with passwords.
+    pub fn with(passwords: Passwords) -> Self {
+        let mut options = vec!["--save", ""];
+        options.extend(passwords.servers.iter().flat_map(|it| ["--masterauth", it]));
+        let primary = Server::with("", passwords.servers, &options);
         let port = primary.port.to_string();
-        let replica = Server::start(&["--save", "", "--replicaof", "127.0.0.1", &port]);
-        let file = format!(
+        options.extend(["--replicaof", "127.0.0.1", &port]);
+        let replica = Server::with("", passwords.servers, &options);
+        let mut file = format!(
             "sentinel monitor main 127.0.0.1 {port} 2\nsentinel down-after-milliseconds main 1000\n\
              sentinel failover-timeout main 5000\n"
         );
+        if let Some(password) = passwords.servers {
+            file += &format!("sentinel auth-pass main {password}\n");
+        }
         primary.wait_for_replicas(1);
-        let sentinels: Vec<Server> = (0..3).map(|_| Server::with_file(&file, &["--sentinel"])).collect();
-        let watched = Self { sentinels, servers: vec![primary, replica] };
+        let sentinel = |_| Server::with(&file, passwords.sentinels, &["--sentinel"]);
+        let sentinels: Vec<Server> = (0..3).map(sentinel).collect();
+        let watched = Self { sentinels, servers: vec![primary, replica], passwords };
         wait_for("the sentinels know each other", || watched.states(), || watched.agree().then_some(()));
         watched
     }
@@ -30,9 +52,11 @@ impl Sentinels {
     pub fn url(&self) -> String {
         let ports: Vec<u16> = self.sentinels.iter().map(|sentinel| sentinel.port).collect();
         let [first, second, third] = ports[..] else { panic!("three sentinels") };
+        let credentials = self.passwords.servers.map(|it| format!(":{it}@")).unwrap_or_default();
+        let theirs = self.passwords.sentinels.map(|it| format!("&sentinelPassword={it}")).unwrap_or_default();
         format!(
-            "redis-sentinel://127.0.0.1:{first}?node=127.0.0.1:{second}&node=127.0.0.1:{third}\
-             &sentinelServiceName=main"
+            "redis-sentinel://{credentials}127.0.0.1:{first}?node=127.0.0.1:{second}&node=127.0.0.1:{third}\
+             &sentinelServiceName=main{theirs}"
         )
     }
 

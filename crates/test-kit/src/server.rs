@@ -24,16 +24,17 @@ pub struct Server {
     options: Vec<String>,
     child: Option<Child>,
     suspended: bool,
+    password: Option<String>,
 }
 
 impl Server {
     /// With these options after the port, the address and the directory.
     pub fn start(options: &[&str]) -> Self {
-        Self::with_file("", options)
+        Self::with("", None, options)
     }
 
-    /// The same with a configuration file of its own.
-    pub(crate) fn with_file(file: &str, options: &[&str]) -> Self {
+    /// The same with a configuration file of its own, and with `requirepass`.
+    pub(crate) fn with(file: &str, password: Option<&str>, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let mut all: Vec<String> = Vec::new();
         if !file.is_empty() {
@@ -42,7 +43,10 @@ impl Server {
             all.push(path.display().to_string());
         }
         all.extend(options.iter().map(|option| (*option).to_owned()));
-        let mut server = Self { port: free_port(), dir, options: all, child: None, suspended: false };
+        all.extend(password.into_iter().flat_map(|it| ["--requirepass".to_owned(), it.to_owned()]));
+        let password = password.map(str::to_owned);
+        let mut server =
+            Self { port: free_port(), dir, options: all, child: None, suspended: false, password };
         server.up();
         server
     }
@@ -100,7 +104,9 @@ impl Server {
     /// The same, or what went wrong.
     pub fn try_ask(&self, words: &[&str]) -> Result<String, String> {
         let port = self.port.to_string();
-        redis_cli(&[&["-e", "-p", &port], words].concat())
+        let mut arguments = vec!["-e", "-p", &port];
+        arguments.extend(self.password.iter().flat_map(|it| ["--no-auth-warning", "-a", it]));
+        redis_cli(&[&arguments, words].concat())
     }
 
     /// A field of INFO.

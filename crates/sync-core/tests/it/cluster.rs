@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use fred::prelude::*;
 use sync_core::bridge::{Fate, Stream};
@@ -338,4 +339,30 @@ async fn commands_and_statistics_reach_all_nodes() {
     for stream in counted {
         assert!(stream.metrics.lag.load(Relaxed) >= 2, "{}", stream.spelled);
     }
+}
+
+#[tokio::test]
+async fn two_that_read_the_same_streams_at_once_repeat_entries_and_keep_their_order() {
+    let cluster = Cluster::start();
+    // One sink for both, so that there is one order of arrival.
+    let script = Script::new(|_| Fate::Delivered).slow(Duration::from_millis(3));
+    let mut one = Bridge::at(&cluster.url(), "two", &script).await;
+    let mut other =
+        Bridge::at(&cluster.url(), "two", &script).await.with(|settings| settings.consumer = "other".into());
+    for stream in names() {
+        one.add(&stream, [1]).await;
+    }
+    one.start();
+    other.start();
+    for number in 0..40 {
+        for stream in names() {
+            one.add(&stream, 2 + number * 5..7 + number * 5).await;
+        }
+    }
+    arrival_of_all(&one, &script, 201).await;
+    all_acknowledged(&one).await;
+    one.stop().await;
+    other.stop().await;
+    assert_all_arrived(&one, &script, 201);
+    assert!(script.arrived().len() > STREAMS * 201, "they did get in each other's way");
 }

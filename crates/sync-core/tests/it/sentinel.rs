@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sync_core::bridge::Fate;
-use test_kit::sentinel::Sentinels;
+use test_kit::sentinel::{Passwords, Sentinels};
 use test_kit::server::Server;
 
 use crate::script::{Bridge, Script, assert_in_order, until};
@@ -73,4 +73,17 @@ async fn a_primary_that_is_replaced_while_it_lives_is_left() {
     add(sentinels.primary(), &bridge, 201..=300);
     all_delivered(&bridge, &script, 300).await;
     bridge.stop().await;
+}
+
+#[tokio::test]
+async fn servers_and_sentinels_have_passwords_of_their_own() {
+    for sentinels in [None, Some("theirs")] {
+        let sentinels = Sentinels::with(Passwords { servers: Some("of-the-servers"), sentinels });
+        let script = Script::new(|_| Fate::Delivered);
+        let mut bridge = Bridge::at(&sentinels.url(), "passwords", &script).await;
+        add(sentinels.primary(), &bridge, 1..=10);
+        bridge.start();
+        all_delivered(&bridge, &script, 10).await;
+        bridge.stop().await;
+    }
 }
