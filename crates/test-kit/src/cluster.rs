@@ -113,6 +113,19 @@ impl Cluster {
         redis_cli(&arguments.concat()).unwrap_or_else(|error| panic!("redis-cli --cluster reshard: {error}"));
     }
 
+    /// Begins to move a key's slot to another primary, and stops halfway: the key is there, the slot is not. Which
+    /// primary that is.
+    pub fn send_ahead(&self, key: &str) -> &Server {
+        let from = self.owner_of(key);
+        let to = self.primaries().into_iter().find(|other| other.port != from.port).expect("there are three");
+        let id = |node: &Server| node.ask(&["CLUSTER", "MYID"]).trim().to_owned();
+        let (slot, port) = (self.slot_of(key).to_string(), to.port.to_string());
+        to.ask(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &id(from)]);
+        from.ask(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id(to)]);
+        from.ask(&["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]);
+        to
+    }
+
     fn slot_of(&self, key: &str) -> u16 {
         let slot = self.nodes().next().expect("a node runs").ask(&["CLUSTER", "KEYSLOT", key]);
         slot.trim().parse().expect("a slot is a number")

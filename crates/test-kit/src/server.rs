@@ -109,6 +109,15 @@ impl Server {
         redis_cli(&[&arguments, words].concat())
     }
 
+    /// One command for a key whose slot is on its way to this node.
+    pub fn ask_ahead(&self, command: &str) -> String {
+        let port = self.port.to_string();
+        let script = format!("printf 'ASKING\\n{command}\\n' | redis-cli -e -p {port}");
+        let output = Command::new("sh").args(["-c", &script]).output().expect("a shell runs");
+        assert!(output.status.success(), "{command}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// A field of INFO.
     pub fn info(&self, field: &str) -> Option<String> {
         let info = self.try_ask(&["INFO"]).ok()?;

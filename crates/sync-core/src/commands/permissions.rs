@@ -75,6 +75,7 @@ pub(super) async fn find_out(source: &mut Source, streams: &[StreamName]) -> Res
     if source.is_cluster {
         let of = |words: &[&str]| words.iter().map(|word| Value::from(*word)).collect();
         questions.push(("CLUSTER SLOTS", None, of(&["CLUSTER", "SLOTS"])));
+        questions.push(("ASKING", None, of(&["ASKING"])));
         questions.push(("EVAL", None, of(&["EVAL", "return", "0"])));
         questions.push(("EVALSHA", None, of(&["EVALSHA", "sha", "0"])));
     }

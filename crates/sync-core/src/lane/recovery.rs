@@ -35,6 +35,7 @@ impl<S: Sink> Lane<S> {
                 }
                 continue;
             }
+            self.streams.answered(asked.slot);
             match page {
                 Ok(page) => self.page_recovered(asked.slot, from, count, page).await,
                 Err(Fault::NoGroup(_)) if self.is_at_rest(asked.slot) => without_group.push(asked.slot),

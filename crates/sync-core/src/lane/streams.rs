@@ -320,7 +320,6 @@ impl Streams {
     /// A page was read: `next` is where the following one begins, `None` after the last.
     pub(crate) fn recovered(&mut self, slot: usize, next: Option<EntryId>) {
         self.unlist(slot);
-        self.lost.remove(&slot);
         let phase = next.map_or(Phase::Live, Phase::Recover);
         self[slot].phase = phase;
         match phase {
@@ -337,7 +336,12 @@ impl Streams {
         self.lost.insert(slot);
     }
 
-    /// Whether there are such streams.
+    /// Redis said something about it.
+    pub(crate) fn answered(&mut self, slot: usize) {
+        self.lost.remove(&slot);
+    }
+
+    /// Whether there are streams that Redis does not answer about.
     pub(crate) fn are_some_lost(&self) -> bool {
         !self.lost.is_empty()
     }

@@ -8,8 +8,7 @@
 //!
 //! Nothing here waits between attempts. What a node did not answer is a [`Fault`] of each of its keys; the next call
 //! first asks who owns which slot now. A node that has moved a slot says where to (MOVED), and is believed at once,
-//! once a call. While a slot is on its way (ASK) its keys that have left are neither here nor there: they are asked
-//! for again when the lane says so.
+//! once a call; so is one that is just moving it and has sent this key ahead (ASK).
 
 mod commands;
 
@@ -84,7 +83,7 @@ impl Cluster {
             }
             asked.push(server.clone());
             let connection = self.connections.remove(&server);
-            match ask_owners(&self.connector, &server, connection).await {
+            match Box::pin(ask_owners(&self.connector, &server, connection)).await {
                 Ok((connection, ranges)) => {
                     self.adopt(ranges);
                     self.connections.insert(server, connection);
@@ -118,7 +117,8 @@ impl Cluster {
 
     /// Does `work` once at each primary that owns some of the keys, at all of them at the same time, and returns one
     /// result for each key. `work` is given which keys, in their order; what it returns is in that order too. It may be
-    /// called a second time with keys that have moved.
+    /// called again with keys that have moved; where it is given one key, the first command that it sends must be the one
+    /// that counts.
     pub(crate) async fn at_owners<T, F>(
         &mut self,
         keys: &[Bytes],
@@ -134,6 +134,7 @@ impl Cluster {
         }
         let mut results: Vec<Option<Result<T, Fault>>> = keys.iter().map(|_| None).collect();
         let mut asked: Vec<usize> = (0..keys.len()).collect();
+        let mut sent_ahead: Vec<(usize, Server)> = Vec::new();
         for may_follow in [true, false] {
             let mut by_owner: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
             for at in std::mem::take(&mut asked) {
@@ -143,14 +144,15 @@ impl Cluster {
             let parts = by_owner.into_iter().map(|(owner, keys)| {
                 let server = self.servers.get(usize::from(owner)).cloned();
                 let connection = server.as_ref().and_then(|server| self.connections.remove(server));
-                async move {
+                // Boxed, as what follows: a lane's future is moved about and polled on stacks of 2 MB.
+                Box::pin(async move {
                     let mut part = Part { owner, connection, keys, results: Vec::new() };
                     part.results = match server {
                         Some(server) => ask(connector, &server, &mut part, work).await,
                         None => part.keys.iter().map(|_| Err(unowned())).collect(),
                     };
                     part
-                }
+                })
             });
             for Part { owner, connection, keys: part, results: answers } in join_all(parts).await {
                 let server = self.servers.get(usize::from(owner)).cloned();
@@ -159,19 +161,45 @@ impl Cluster {
                     self.connections.insert(server.clone(), connection);
                 }
                 for (at, answer) in part.into_iter().zip(answers) {
-                    if let Err(Fault::Busy(words)) = &answer
-                        && self.has_moved(slot_of(&keys[at]), words, server.as_ref())
-                        && may_follow
-                    {
-                        asked.push(at);
-                    } else {
-                        results[at] = Some(answer);
+                    if let Err(Fault::Busy(words)) = &answer {
+                        if let Some(server) = redirection("ASK", words, server.as_ref()) {
+                            sent_ahead.push((at, server));
+                        }
+                        if self.has_moved(slot_of(&keys[at]), words, server.as_ref()) && may_follow {
+                            asked.push(at);
+                            continue;
+                        }
                     }
+                    results[at] = Some(answer);
                 }
             }
             asked.sort_unstable();
         }
+        for (at, server) in sent_ahead {
+            results[at] = Some(Box::pin(self.ask_ahead(at, &server, &work)).await);
+        }
         results.into_iter().map(|result| result.expect("each key is in one part of the last round")).collect()
+    }
+
+    /// One key at the node that its slot is being moved to. ASKING counts for the next command there, and this is the only
+    /// one that is sent.
+    async fn ask_ahead<T, F: Future<Output = Result<Vec<Result<T, Fault>>, Fault>>>(
+        &mut self,
+        key: usize,
+        server: &Server,
+        work: &impl Fn(Client, Vec<usize>) -> F,
+    ) -> Result<T, Fault> {
+        let connection = self.connections.remove(server);
+        let mut part = Part { owner: NOBODY, connection, keys: vec![key], results: Vec::new() };
+        let work = |client: Client, keys| async move {
+            let _: Value = client.custom(fred::cmd!("ASKING", blocking: false), Vec::<Value>::new()).await?;
+            work(client, keys).await
+        };
+        let results = ask(&self.connector, server, &mut part, &work).await;
+        if let Some(connection) = part.connection {
+            self.connections.insert(server.clone(), connection);
+        }
+        results.into_iter().next().expect("one key, one result")
     }
 
     /// The same for one key.
@@ -184,23 +212,28 @@ impl Cluster {
             let working = work(client);
             async move { Ok(vec![working.await]) }
         };
-        let results = self.at_owners(std::slice::from_ref(key), work).await;
+        let results = Box::pin(self.at_owners(std::slice::from_ref(key), work)).await;
         results.into_iter().next().expect("one key, one result")
     }
 
-    /// `MOVED 3999 127.0.0.1:6381`, in the words of the node that owned the slot until now: an empty host is its own.
+    /// Whether these words say that the slot has another owner, and who; it is remembered.
     fn has_moved(&mut self, slot: usize, words: &str, from: Option<&Server>) -> bool {
         self.stale |= ["MOVED", "CLUSTERDOWN"].iter().any(|word| words.starts_with(word));
-        let place = words.strip_prefix("MOVED ").and_then(|words| words.split(' ').nth(1));
-        let Some((host, port)) = place.and_then(|place| place.rsplit_once(':')) else { return false };
-        let host = match (host, from) {
-            ("", Some(from)) => from.host.to_string(),
-            _ => host.to_owned(),
-        };
-        let Ok(port) = port.parse::<u16>() else { return false };
-        self.owners[slot] = self.index_of(Server::new(host, port));
+        let Some(server) = redirection("MOVED", words, from) else { return false };
+        self.owners[slot] = self.index_of(server);
         true
     }
+}
+
+/// `MOVED 3999 127.0.0.1:6381`, or ASK, in the words of a node: an empty host is its own.
+fn redirection(word: &str, words: &str, from: Option<&Server>) -> Option<Server> {
+    let place = words.strip_prefix(word)?.strip_prefix(' ')?.split(' ').nth(1)?;
+    let (host, port) = place.rsplit_once(':')?;
+    let host = match (host, from) {
+        ("", Some(from)) => from.host.to_string(),
+        _ => host.to_owned(),
+    };
+    Some(Server::new(host, port.parse().ok()?))
 }
 
 fn slot_of(key: &Bytes) -> usize {
@@ -219,7 +252,7 @@ async fn connected(
 ) -> Result<Connection, Fault> {
     match connection.filter(Connection::is_open) {
         Some(connection) => Ok(connection),
-        None => within(CONNECT_PATIENCE, connector.node(server)).await,
+        None => within(CONNECT_PATIENCE, Box::pin(connector.node(server))).await,
     }
 }
 
@@ -335,73 +368,4 @@ fn owners(reply: Value, answering: &Server) -> Option<Vec<SlotRange>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn primary(host: Value, port: i64) -> Value {
-        Value::Array(vec![host, port.into(), "id".into()])
-    }
-
-    fn range(first: i64, last: i64, primary: Value) -> Value {
-        Value::Array(vec![first.into(), last.into(), primary])
-    }
-
-    #[test]
-    fn owners_of_slots() {
-        let answering = Server::new("answering", 1);
-        let owner_of = |host: Value| {
-            let reply =
-                Value::Array(vec![range(0, 5, primary("10.0.0.1".into(), 7)), range(6, 6, primary(host, 8))]);
-            owners(reply, &answering)
-                .map(|ranges| (ranges[1].first, ranges[1].last, ranges[1].server.clone()))
-        };
-        for (host, expected) in [
-            ("10.0.0.2".into(), "10.0.0.2"),
-            ("".into(), "answering"),
-            ("?".into(), "answering"),
-            (Value::Null, "answering"),
-        ] {
-            assert_eq!(owner_of(host), Some((6, 6, Server::new(expected, 8))));
-        }
-        let bad = |first: i64, last: i64| {
-            owners(Value::Array(vec![range(first, last, primary("h".into(), 7))]), &answering)
-        };
-        assert_eq!((bad(7, 6), bad(0, 16384), bad(-1, 3)), (None, None, None));
-        assert_eq!(owners(Value::Null, &answering), None);
-    }
-
-    #[test]
-    fn a_node_that_has_moved_a_slot_is_believed() {
-        let config = crate::settings::RedisSettings {
-            url: Some(crate::settings::Secret::new("redis-cluster://127.0.0.1:1")),
-            host: String::new(),
-            port: 0,
-            username: None,
-            password: None,
-            tls: None,
-            db: 0,
-            pool_size: 1,
-            retry: crate::settings::RetrySettings {
-                max_retries: 1,
-                base: Duration::ZERO,
-                cap: Duration::ZERO,
-            },
-            health_check_interval: Duration::ZERO,
-        };
-        let mut cluster = Cluster::new(Connector::new(config).expect("it is a URL"));
-        cluster.stale = false;
-        let from = Server::new("10.0.0.1", 7);
-        let mut moved = |words: &str| {
-            let followed = cluster.has_moved(3, words, Some(&from));
-            let owner = cluster.servers.get(usize::from(cluster.owners[3])).map(ToString::to_string);
-            (followed, owner, std::mem::take(&mut cluster.stale))
-        };
-        let at = |place: &str| Some(place.to_owned());
-        assert_eq!(moved("LOADING Redis is loading"), (false, None, false));
-        assert_eq!(moved("ASK 3 10.0.0.2:8"), (false, None, false));
-        assert_eq!(moved("CLUSTERDOWN Hash slot not served"), (false, None, true));
-        assert_eq!(moved("MOVED 3 10.0.0.2:8"), (true, at("10.0.0.2:8"), true));
-        assert_eq!(moved("MOVED 3 :9"), (true, at("10.0.0.1:9"), true));
-        assert_eq!(moved("MOVED 3 ::1:9"), (true, at("::1:9"), true));
-    }
-}
+mod tests;

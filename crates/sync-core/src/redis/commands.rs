@@ -48,7 +48,7 @@ impl Commands {
                     Err(fault) => return Err((settled, fault)),
                 }
             }
-            Self::Cluster(cluster) => cluster.acknowledge(group, &settled).await,
+            Self::Cluster(cluster) => Box::pin(cluster.acknowledge(group, &settled)).await,
         };
         let mut reason = None;
         let mut left = Vec::new();
@@ -69,7 +69,7 @@ impl Commands {
     ) -> Result<Vec<Result<bool, Fault>>, Fault> {
         match self {
             Self::Server(client) => groups::create(client, streams, group).await,
-            Self::Cluster(cluster) => Ok(cluster.create(streams, group).await),
+            Self::Cluster(cluster) => Ok(Box::pin(cluster.create(streams, group)).await),
         }
     }
 

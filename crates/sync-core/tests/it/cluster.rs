@@ -366,3 +366,32 @@ async fn two_that_read_the_same_streams_at_once_repeat_entries_and_keep_their_or
     assert_all_arrived(&one, &script, 201);
     assert!(script.arrived().len() > STREAMS * 201, "they did get in each other's way");
 }
+
+#[tokio::test]
+async fn a_stream_whose_slot_is_half_moved_is_read_where_it_is() {
+    let cluster = Cluster::start();
+    let script = Script::new(|_| Fate::Delivered);
+    let mut bridge = Bridge::at(&cluster.url(), "half", &script).await;
+    bridge.add("s", 1..=10).await;
+    bridge.start();
+    let key = bridge.key("s");
+    until("the first", async || (script.arrived_of(&key).len() == 10, script.arrived_of(&key))).await;
+    let there = cluster.send_ahead(&key);
+    for node in cluster.nodes() {
+        node.ask(&["SCRIPT", "FLUSH"]);
+    }
+    for number in 11..=13 {
+        there.ask_ahead(&format!("XADD {key} {number}-1 n {number}"));
+        until("what was added there", async || {
+            (script.arrived_of(&key).contains(&number), script.arrived_of(&key))
+        })
+        .await;
+    }
+    until("all to be acknowledged there", async || {
+        let pending = there.ask_ahead(&format!("XPENDING {key} {}", bridge.group));
+        (pending.lines().nth(1) == Some("0"), pending)
+    })
+    .await;
+    bridge.stop().await;
+    assert_eq!(script.arrived_of(&key), (1..=13).collect::<Vec<u64>>());
+}

@@ -94,7 +94,11 @@ impl Script {
         if !by_name.iter().any(is_unknown) {
             return Ok(by_name);
         }
-        // Where one is unknown all are, but for those that another node has to answer: it says so again.
+        // Where one is unknown all are, but for those that another node has to answer: it says so again. A single one may
+        // have come after an ASKING, which counted for the call that was not carried out.
+        if calls.len() == 1 {
+            let _: Value = client.custom(fred::cmd!("ASKING", blocking: false), Vec::<Value>::new()).await?;
+        }
         self.send(client, fred::cmd!("EVAL", blocking: false), self.text, calls).await
     }
 
