@@ -155,6 +155,7 @@ impl Answer {
             }
             Fault::Other(text) if about_the_entry => Fate::Refused(text),
             Fault::NoGroup(text)
+            | Fault::Taken(text)
             | Fault::WrongType(text)
             | Fault::Unblocked(text)
             | Fault::Denied(text)

@@ -13,8 +13,11 @@
 
 pub mod bridge;
 pub mod cluster;
+pub mod nodes;
 pub mod oracle;
 pub mod redis;
+pub mod sentinel;
+pub mod server;
 pub mod writer;
 
 use std::fmt::Debug;

@@ -5,14 +5,14 @@ use std::future::Future;
 
 use bytes::Bytes;
 use fred::clients::Client;
-use fred::interfaces::{ClientLike as _, ServerInterface as _};
+use fred::interfaces::ClientLike as _;
 use fred::types::InfoKind;
 
 use super::CommandError;
 use crate::rate_limit::RateLimiter;
 use crate::record::StreamName;
-use crate::redis::connection::{Connection, Connector};
-use crate::redis::{Fault, discovery};
+use crate::redis::connection::{Connection, Connector, select};
+use crate::redis::{Fault, cluster, discovery};
 use crate::settings::{RedisSettings, StreamSettings};
 
 /// A connection to the source, with the settings that say what is read there.
@@ -22,6 +22,7 @@ pub struct Source {
     pub address: String,
     /// Streams of it are named by their key alone.
     pub default_db: u16,
+    pub(super) is_cluster: bool,
     /// What is read, and as whom.
     pub settings: StreamSettings,
     /// Reads and scans wait for it.
@@ -30,14 +31,18 @@ pub struct Source {
 
 impl Source {
     /// One attempt.
-    pub async fn connect(redis: RedisSettings, streams: StreamSettings) -> Result<Self, CommandError> {
-        let default_db = redis.db;
+    pub async fn connect(redis: RedisSettings, mut streams: StreamSettings) -> Result<Self, CommandError> {
+        let mut default_db = redis.db;
         let connector = Connector::new(redis)?;
+        let is_cluster = connector.is_cluster();
+        if is_cluster {
+            cluster::use_its_database(&mut default_db, &mut streams);
+        }
         let address = connector.address();
         match connector.connection(default_db).await {
             Ok(connection) => {
                 let limiter = RateLimiter::new(streams.rate_limit);
-                Ok(Self { connection, address, default_db, settings: streams, limiter })
+                Ok(Self { connection, address, default_db, is_cluster, settings: streams, limiter })
             }
             Err(fault) => Err(CommandError::Source { address, fault }),
         }
@@ -54,10 +59,9 @@ impl Source {
         db: u16,
         work: impl FnOnce(Client) -> F,
     ) -> Result<T, Fault> {
-        let number = u8::try_from(db).map_err(|_| Fault::Other(format!("database {db} is above 255")))?;
         self.connection
             .run(async |client| {
-                client.select(i64::from(number)).await?;
+                select(&client, db).await?;
                 work(client).await
             })
             .await

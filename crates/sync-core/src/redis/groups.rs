@@ -17,7 +17,11 @@ pub(crate) type Settled = (Bytes, Vec<EntryId>);
 
 /// One XACK per stream, all in one round trip. May be repeated: what is acknowledged stays so. A key that is gone
 /// or holds another type has nothing left to acknowledge.
-pub(crate) async fn acknowledge(client: &Client, group: &str, settled: &[Settled]) -> Result<(), Fault> {
+pub(crate) async fn acknowledge(
+    client: &Client,
+    group: &str,
+    settled: &[&Settled],
+) -> Result<Vec<Result<(), Fault>>, Fault> {
     let pipeline = client.pipeline();
     for (stream, ids) in settled {
         let ids: Vec<XID> = ids.iter().map(|id| XID::Manual(id_text(*id))).collect();
@@ -25,13 +29,15 @@ pub(crate) async fn acknowledge(client: &Client, group: &str, settled: &[Settled
     }
     let replies = pipeline.try_all::<Value>().await;
     let missing = replies.len() != settled.len();
+    let mut results = Vec::with_capacity(settled.len());
     for reply in replies {
         match reply.map_err(Fault::from) {
-            Ok(_) | Err(Fault::WrongType(_) | Fault::NoGroup(_)) => {}
-            Err(fault) => return Err(fault),
+            Ok(_) | Err(Fault::WrongType(_) | Fault::NoGroup(_)) => results.push(Ok(())),
+            Err(fault) if missing => return Err(fault),
+            Err(fault) => results.push(Err(fault)),
         }
     }
-    if missing { Err(Fault::Lost("a pipeline's answers are missing".into())) } else { Ok(()) }
+    if missing { Err(Fault::Lost("a pipeline's answers are missing".into())) } else { Ok(results) }
 }
 
 /// `ms-seq`, written without the formatting machinery: one for each entry acknowledged.
