@@ -8,6 +8,4 @@
     reason = "no runtime and no paused clock here"
 )]
 
-pub mod cluster;
-pub mod sentinel;
-pub mod server;
+pub mod deployment;
