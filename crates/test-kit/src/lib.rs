@@ -13,11 +13,9 @@
 
 pub mod bridge;
 pub mod cluster;
-pub mod nodes;
+pub mod deployment;
 pub mod oracle;
 pub mod redis;
-pub mod sentinel;
-pub mod server;
 pub mod writer;
 
 use std::fmt::Debug;

@@ -1,7 +1,7 @@
 //! Everything that speaks to the source Redis. Nothing here decides what to do about a failure: it says what
 //! failed ([`Fault`]), and the lane decides.
 
-pub(crate) mod cluster;
+pub mod cluster;
 pub(crate) mod commands;
 pub mod connection;
 pub mod dead_letters;

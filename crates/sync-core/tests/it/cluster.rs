@@ -12,7 +12,7 @@ use sync_core::rate_limit::RateLimiter;
 use sync_core::record::StreamName;
 use sync_core::redis::connection::Connector;
 use sync_core::redis::statistics::Statistics;
-use test_kit::nodes::Cluster;
+use test_kit::deployment::cluster::Cluster;
 
 use crate::script::{Bridge, Script, assert_in_order, until};
 

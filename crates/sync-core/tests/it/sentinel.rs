@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use sync_core::bridge::Fate;
-use test_kit::sentinel::{Passwords, Sentinels};
-use test_kit::server::Server;
+use test_kit::deployment::sentinel::{Passwords, Sentinels};
+use test_kit::deployment::server::Server;
 
 use crate::script::{Bridge, Script, assert_in_order, until};
 

@@ -1,6 +1,6 @@
 //! A Redis Cluster of six processes: three primaries, each with a replica.
 
-use crate::server::{Server, redis_cli, wait_for};
+use super::server::{Server, redis_cli, wait_for};
 
 /// How long a node may be silent before the others replace it, in milliseconds.
 const NODE_TIMEOUT: &str = "2000";

@@ -1,6 +1,6 @@
 //! A primary, its replica, and three sentinels that watch them under the name `main`.
 
-use crate::server::{Server, wait_for};
+use super::server::{Server, wait_for};
 
 /// It ends with the value.
 #[derive(Debug)]
