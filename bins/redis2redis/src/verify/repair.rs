@@ -4,6 +4,7 @@
 
 use fred::interfaces::ClientLike as _;
 use fred::types::{ClusterHash, CustomCommand, Value};
+use fred::util::redis_keyslot;
 use sync_core::record::{Entry, EntryId};
 use sync_core::redis::Fault;
 use sync_core::redis::entries;
@@ -79,7 +80,9 @@ async fn write(pair: &Pair<'_>, seen: EntryId, page: &[Entry]) -> Result<(EntryI
             arguments.extend([Value::Bytes(field.clone()), Value::Bytes(value.clone())]);
         }
     }
-    let command = CustomCommand::new("EVAL", ClusterHash::Offset(2), false);
+    // The client knows no offset for a command of ours, only a slot.
+    let slot = ClusterHash::Custom(redis_keyslot(&pair.place.key));
+    let command = CustomCommand::new("EVAL", slot, false);
     let (newest, written, error): (String, usize, String) = pair.target.custom(command, arguments).await?;
     let newest = newest.parse().map_err(|_| Fault::Other("the target's newest ID is none".into()))?;
     Ok((newest, written, error))

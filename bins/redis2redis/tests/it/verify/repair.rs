@@ -81,7 +81,7 @@ fn a_cluster_is_compared_and_repaired_key_by_key() {
     write(&source, &streams, 4800);
     let setup = bare().set("SOURCE_REDIS_PORT", source.port).set("TARGET_REDIS_URL", cluster.url());
     let ran = run(&setup, &["--repair"]);
-    assert_eq!((ran.code, ran.out.lines().count()), (Some(0), 25), "{}", ran.out);
+    assert_eq!((ran.code, ran.out.lines().count()), (Some(0), 25), "{} {}", ran.out, ran.err);
     assert!(ran.out.ends_with("same: 24 streams, 4,800 entries; 4,800 entries copied\n"), "{}", ran.out);
     for stream in &streams {
         let there = cluster.ask(&["XRANGE", &stream.spelled(), "-", "+"]).list();
