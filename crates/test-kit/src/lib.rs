@@ -16,6 +16,7 @@ pub mod cluster;
 pub mod deployment;
 pub mod oracle;
 pub mod redis;
+pub mod replicas;
 pub mod writer;
 
 use std::fmt::Debug;

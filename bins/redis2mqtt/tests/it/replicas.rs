@@ -1,68 +1,24 @@
-//! Three replicas share the streams while they are killed, stopped for longer than their lease, and replaced.
+//! Replicas share the streams: whatever happens to one of them, first arrivals keep their order.
 
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::harness::bridge::{Bridge, setup};
 use crate::harness::fake_broker::FakeBroker;
-use crate::harness::oracle::Ledger;
 use crate::harness::writer::{Target, Writer, targets, wait_settled};
 use crate::harness::{LONG, wait_for, wait_until};
 use test_kit::redis::Redis;
+use test_kit::replicas::{Measure, disturb, settle};
 
-const REPLICAS: usize = 3;
-/// Longer than a lease, so that the others take over while the process stands still.
-const STANDSTILL: Duration = Duration::from_millis(8500);
 /// In flight (MQTT_MAX_INFLIGHT), and confirmed but not yet acknowledged (two groups of 4,000): what one fault repeats.
 const PER_FAULT: usize = 1000 + 2 * 4000;
-/// How much is moved: 200,000 entries, 200 streams and 30 faults take the measure by hand.
-const USUAL: (usize, usize, usize) = (12_000, 40, 6);
 
 #[test]
 fn replicas_keep_the_order_whatever_happens_to_them() {
-    let size = |name: &str, usual: usize| std::env::var(name).map_or(usual, |text| text.parse().unwrap());
-    let entries = size("TEST_REPLICAS_ENTRIES", USUAL.0);
-    let (count, faults) = (size("TEST_REPLICAS_STREAMS", USUAL.1), size("TEST_REPLICAS_FAULTS", USUAL.2));
     let (redis, broker) = (Redis::start(), FakeBroker::start());
-    let setup = setup(redis.port, broker.port);
-    let streams = targets(count);
-    let mut replicas: Vec<Bridge> = (0..REPLICAS).map(|_| setup.start()).collect();
-    let mut random = std::process::id() as usize;
-    let mut next = |below: usize| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (random >> 33) % below
-    };
-    let mut ledger = Ledger::default();
-    for fault in 0..faults {
-        // A burst, and the fault in the middle of it: then much is in flight.
-        let burst = entries / (faults + faults / 3);
-        let (at, goal) = (next(REPLICAS), broker.arrivals().len() + next(burst * 3 / 4));
-        let writer = Writer::start(redis.port, &streams, burst, Duration::ZERO);
-        let state = || (broker.arrivals().len(), writer.written());
-        wait_until("entries arrive", state, || broker.arrivals().len() >= goal);
-        match fault % 3 {
-            0 => {
-                replicas[at].kill();
-                replicas[at] = setup.start();
-            }
-            1 => {
-                replicas[at].signal("STOP");
-                sleep(STANDSTILL);
-                // It wakes up while the others are busy with what was its own.
-                let more = Writer::start(redis.port, &streams, burst, Duration::ZERO);
-                let goal = broker.arrivals().len() + burst / 4;
-                wait_until("more arrives", || broker.arrivals().len(), || broker.arrivals().len() >= goal);
-                replicas[at].signal("CONT");
-                ledger.join(more.finish());
-            }
-            _ => {
-                replicas[at].stop();
-                replicas[at].check_errors(&[]);
-                replicas[at] = setup.start();
-            }
-        }
-        ledger.join(writer.finish());
-    }
+    let measure = Measure::usual();
+    let streams = targets(measure.streams);
+    let arrived = || broker.arrivals().len();
+    let (ledger, replicas) = disturb(&setup(redis.port, broker.port), &redis, &streams, measure, arrived);
     let tally = broker.wait_complete(&ledger);
     wait_settled(&redis, &streams);
     eprintln!(
@@ -72,12 +28,8 @@ fn replicas_keep_the_order_whatever_happens_to_them() {
         tally.duplicates,
         tally.out_of_order.len()
     );
-    tally.check(faults * PER_FAULT);
-    for mut replica in replicas {
-        replica.stop();
-        replica.check_errors(&[]);
-    }
-    assert_eq!(redis.ask(0, &["KEYS", "redis-sync:*"]).list(), [], "nothing is left of the last one");
+    tally.check(measure.faults * PER_FAULT);
+    settle(&redis, streams.len(), replicas);
 }
 
 /// How long until all that is written from now on has arrived.

@@ -7,7 +7,8 @@
 #![allow(
     clippy::disallowed_types,
     clippy::disallowed_methods,
-    reason = "no runtime and no paused clock here"
+    clippy::print_stderr,
+    reason = "no runtime and no paused clock here, and what was measured is to be seen"
 )]
 
 mod conflicts;
@@ -15,5 +16,6 @@ mod copies;
 mod failover;
 mod failures;
 mod harness;
+mod replicas;
 mod start;
 mod verify;

@@ -16,13 +16,13 @@ struct Sides {
 }
 
 /// What a run came to.
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
-fn run(setup: &Setup, arguments: &[&str]) -> Ran {
+pub(crate) fn run(setup: &Setup, arguments: &[&str]) -> Ran {
     let verify = setup.clone().arg("verify");
     let mut program = arguments.iter().fold(verify, |setup, argument| setup.arg(argument)).start();
     let (code, _) = program.wait_exit();
