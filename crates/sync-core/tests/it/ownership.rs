@@ -309,6 +309,8 @@ async fn another_server_life_or_lost_books_make_everybody_join_again() {
     for bridge in &mut bridges {
         bridge.stop().await;
     }
+    let left = keys_of_ours(&bridges[0].redis, &bridges[0].group).await;
+    assert!(left.is_empty(), "also the fences of memberships that were lost are gone: {left:?}");
 }
 
 fn lost(bridge: &Bridge) -> u64 {
