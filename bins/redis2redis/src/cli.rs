@@ -6,6 +6,7 @@ use sync_core::commands::dead_letters::DeadLettersCommand;
 use sync_core::program::SettingsArguments;
 
 use crate::settings;
+use crate::verify::VerifyArguments;
 
 /// Moves what arrives in Redis streams to the same streams on another Redis: same IDs, complete, in order.
 #[derive(Debug, Parser)]
@@ -24,6 +25,8 @@ pub(crate) enum Command {
     Run,
     /// Print the settings in force and where each comes from; --connect: and what the bridge would do.
     Check(CheckArguments),
+    /// Compare the target with the source, entry by entry; --repair: and copy what can be copied.
+    Verify(VerifyArguments),
     /// See, deliver again and remove what was refused.
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),

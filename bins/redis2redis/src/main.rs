@@ -10,6 +10,7 @@ mod runs;
 mod script;
 mod settings;
 mod sink;
+mod verify;
 mod wait;
 
 use std::process::ExitCode;
@@ -32,6 +33,9 @@ fn main() -> ExitCode {
         Command::Check(arguments) => {
             operate(PROGRAM, &inputs, async |loaded| commands::check(loaded, &arguments).await)
         }
+        Command::Verify(arguments) => operate(PROGRAM, &inputs, async |loaded| {
+            verify::run(loaded, &arguments, &mut std::io::stdout().lock()).await
+        }),
         Command::DeadLetters(command) => {
             operate(PROGRAM, &inputs, async |loaded| commands::dead_letters(loaded, command).await)
         }

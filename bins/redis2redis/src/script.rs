@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use fred::types::{ClusterHash, CustomCommand, Value};
-use fred::util::sha1_hash;
+use fred::util::{redis_keyslot, sha1_hash};
 use sync_core::bridge::{Fate, Record};
 use sync_core::record::{Entry, EntryId};
 use sync_core::redis::Fault;
@@ -17,7 +17,7 @@ const SOURCE: &str = include_str!("write.lua");
 static HASH: LazyLock<String> = LazyLock::new(|| sha1_hash(SOURCE));
 
 /// Lua passes on at most some 8,000 words at once.
-const MOST_FIELDS: usize = 3900;
+pub(crate) const MOST_FIELDS: usize = 3900;
 
 /// What is the same for every run.
 #[derive(Clone, Debug)]
@@ -69,7 +69,8 @@ impl Rules {
                 arguments.extend([Value::Bytes(field.clone()), Value::Bytes(value.clone())]);
             }
         }
-        (CustomCommand::new(name, ClusterHash::Offset(2), false), arguments)
+        let to = if self.on_cluster { redis_keyslot(&place.key).into() } else { ClusterHash::Random };
+        (CustomCommand::new(name, to, false), arguments)
     }
 }
 
@@ -154,6 +155,7 @@ impl Answer {
             }
             Fault::Other(text) if about_the_entry => Fate::Refused(text),
             Fault::NoGroup(text)
+            | Fault::Taken(text)
             | Fault::WrongType(text)
             | Fault::Unblocked(text)
             | Fault::Denied(text)

@@ -27,6 +27,9 @@ use crate::script::{Answer, Rules, Trouble, unfit};
 use crate::settings::{Settings, TargetSettings};
 use crate::wait::{self, Wait};
 
+/// A connection that is not usable by then is given up, and another one made.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// Another Redis as a sink.
 pub(crate) struct RedisSink {
     connector: Connector,
@@ -88,6 +91,20 @@ impl RedisSink {
         Ok(())
     }
 
+    /// A connection to a server that takes writes and is not the source. One that dies meanwhile answers nothing.
+    async fn attempt(&self) -> Result<Connection, Unreachable> {
+        let unreachable =
+            |fault: Fault| Unreachable { needs_human: fault.needs_human(), reason: fault.to_string() };
+        let mut connection = self.connector.connection(self.target.redis.db).await.map_err(unreachable)?;
+        let on_cluster = self.target.is_cluster();
+        connection.run(|client| takes_writes(client, on_cluster)).await.map_err(unreachable)?;
+        let verdict = connection.run(async |client| Ok(self.loops.verdict(&client).await)).await;
+        match verdict.map_err(unreachable)? {
+            Verdict::Loop(reason) => Err(Unreachable { reason: reason.into(), needs_human: true }),
+            Verdict::Fine | Verdict::NotTold(_) => Ok(connection),
+        }
+    }
+
     fn live(&self) -> Option<Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -103,14 +120,9 @@ impl Sink for RedisSink {
     }
 
     async fn connect(&self) -> Result<BoxFuture<'static, Lost>, Unreachable> {
-        let unreachable =
-            |fault: Fault| Unreachable { needs_human: fault.needs_human(), reason: fault.to_string() };
-        let mut connection = self.connector.connection(self.target.redis.db).await.map_err(unreachable)?;
-        let on_cluster = self.target.is_cluster();
-        connection.run(|client| takes_writes(client, on_cluster)).await.map_err(unreachable)?;
-        if let Verdict::Loop(reason) = self.loops.verdict(&connection.client()).await {
-            return Err(Unreachable { reason: reason.into(), needs_human: true });
-        }
+        let attempt = tokio::time::timeout(PATIENCE, self.attempt()).await;
+        let silent = || Err(Unreachable { reason: "no answer in time".into(), needs_human: false });
+        let connection = attempt.unwrap_or_else(|_| silent())?;
         let (tell_gone, gone) = watch::channel(false);
         let (end, told_to_end) = mpsc::channel(1);
         let (tell, lost) = oneshot::channel();

@@ -85,6 +85,9 @@ pub struct EntryId {
 }
 
 impl EntryId {
+    /// No ID is above it.
+    pub const MAX: Self = Self { ms: u64::MAX, seq: u64::MAX };
+
     /// Appends `ms-seq`: what `Display` writes, several times as fast.
     pub fn write_to(self, out: &mut Vec<u8>) {
         write_decimal(out, self.ms);

@@ -24,10 +24,10 @@ use crate::bridge::{Sink, Unreachable};
 use crate::budget::{Budget, READ_BUDGET};
 use crate::lane::Shared;
 use crate::rate_limit::RateLimiter;
-use crate::redis::Fault;
 use crate::redis::connection::{Connector, ConnectorError};
 use crate::redis::dead_letters::DeadLetters;
 use crate::redis::statistics::Statistics;
+use crate::redis::{Fault, cluster};
 use crate::retry::Backoff;
 use crate::settings::{Discovery, RedisSettings, RetrySettings, StreamSettings};
 use crate::shutdown::Shutdown;
@@ -117,8 +117,11 @@ pub enum StartError {
 
 /// Runs until a stop is requested. What is in flight then is finished and acknowledged within the shutdown timeout;
 /// the rest stays pending.
-pub async fn run<S: Sink>(bridge: Bridge<S>) -> Result<(), StartError> {
+pub async fn run<S: Sink>(mut bridge: Bridge<S>) -> Result<(), StartError> {
     let connector = Connector::new(bridge.redis.clone())?;
+    if connector.is_cluster() {
+        cluster::use_its_database(&mut bridge.redis.db, &mut bridge.streams);
+    }
     let stop = bridge.stop.clone();
     let statistics = Statistics::new(&bridge.streams, bridge.limiter.clone());
     let (mut sharing, ends) = Ownership::new(&bridge, &connector, &statistics);

@@ -12,6 +12,8 @@
 #![allow(missing_docs, reason = "tests read as they stand; only what surprises is explained")]
 
 pub mod bridge;
+pub mod cluster;
+pub mod deployment;
 pub mod oracle;
 pub mod redis;
 pub mod writer;

@@ -67,8 +67,25 @@ impl Redis {
         redis
     }
 
-    /// Starts it (again): same port, same directory.
+    /// Starts it (again): same port, same directory. Returns when it takes commands.
     pub fn up(&mut self) {
+        self.up_loading();
+        self.wait_loaded();
+    }
+
+    /// Waits until it takes commands.
+    pub fn wait_loaded(&self) {
+        let log = || std::fs::read_to_string(self.dir.path().join("log"));
+        wait_for("redis-server answers", LONG, log, || {
+            let answer = Client::open(self.port).and_then(|mut client| client.ask(&[b"PING"])).ok()?;
+            (answer == Reply::Text(b"PONG".to_vec())
+                || matches!(&answer, Reply::Error(e) if e.starts_with("NOAUTH")))
+            .then_some(())
+        });
+    }
+
+    /// Starts it (again): same port, same directory. It may still have its data to load.
+    pub fn up_loading(&mut self) {
         let log = File::create(self.dir.path().join("log")).expect("a log file");
         let child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
@@ -81,19 +98,16 @@ impl Redis {
             .spawn()
             .expect("redis-server starts: cargo xtask test installs it");
         self.child = Some(child);
-        let log = || std::fs::read_to_string(self.dir.path().join("log"));
-        wait_for("redis-server answers", LONG, log, || {
-            let answer = Client::open(self.port).and_then(|mut client| client.ask(&[b"PING"])).ok()?;
-            (answer == Reply::Text(b"PONG".to_vec())
-                || matches!(&answer, Reply::Error(e) if e.starts_with("NOAUTH")))
-            .then_some(())
-        });
     }
 
     /// `kill -9`.
     pub fn kill(&mut self) {
         end(self.child.as_mut().expect("it runs"));
         self.child = None;
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
     }
 
     /// Suspends it, or lets it go on.

@@ -35,7 +35,7 @@ fn replicas_keep_the_order_whatever_happens_to_them() {
     let mut ledger = Ledger::default();
     for fault in 0..faults {
         // A burst, and the fault in the middle of it: then much is in flight.
-        let burst = entries / faults;
+        let burst = entries / (faults + faults / 3);
         let (at, goal) = (next(REPLICAS), broker.arrivals().len() + next(burst * 3 / 4));
         let writer = Writer::start(redis.port, &streams, burst, Duration::ZERO);
         let state = || (broker.arrivals().len(), writer.written());
@@ -48,7 +48,12 @@ fn replicas_keep_the_order_whatever_happens_to_them() {
             1 => {
                 replicas[at].signal("STOP");
                 sleep(STANDSTILL);
+                // It wakes up while the others are busy with what was its own.
+                let more = Writer::start(redis.port, &streams, burst, Duration::ZERO);
+                let goal = broker.arrivals().len() + burst / 4;
+                wait_until("more arrives", || broker.arrivals().len(), || broker.arrivals().len() >= goal);
                 replicas[at].signal("CONT");
+                ledger.join(more.finish());
             }
             _ => {
                 replicas[at].stop();

@@ -75,20 +75,17 @@ impl Scene {
 
 /// Waits until the group has read all of a stream and has nothing pending.
 pub(crate) fn wait_settled(source: &Redis, bridge: &Bridge, db: u16, key: &str) {
-    let lag = || {
-        (
-            key.to_owned(),
-            source.pending(db, key, GROUP),
-            last_delivered(source, db, key),
-            last_id(source, db, key),
-        )
+    // In this order: what is pending counts only once all is read.
+    let progress = || {
+        let read = (last_delivered(source, db, key), last_id(source, db, key));
+        (key.to_owned(), read, source.pending(db, key, GROUP))
     };
     wait_until(
         "all is settled",
-        || (lag(), bridge.lines()),
+        || (progress(), bridge.lines()),
         || {
-            let (_, pending, delivered, last) = lag();
-            pending == 0 && delivered == last
+            let (_, (delivered, last), pending) = progress();
+            delivered == last && pending == 0
         },
     );
 }

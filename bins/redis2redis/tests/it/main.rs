@@ -12,5 +12,8 @@
 
 mod conflicts;
 mod copies;
+mod failover;
+mod failures;
 mod harness;
 mod start;
+mod verify;

@@ -124,3 +124,39 @@ fn check_connects_to_both() {
     }
     assert_eq!(target.ask(0, &["DBSIZE"]).text(), "0");
 }
+
+#[test]
+fn the_permissions_that_the_readme_names_are_enough() {
+    let target = Redis::start();
+    target.ask(
+        0,
+        &[
+            "ACL",
+            "SETUSER",
+            "writer",
+            "on",
+            ">pw",
+            "~s",
+            "+select",
+            "+evalsha",
+            "+eval",
+            "+xadd",
+            "+xrange",
+            "+xinfo|stream",
+        ],
+    );
+    target.ask(0, &["XADD", "s", "2-0", "n", "other"]);
+    let scene = Scene::between(Redis::start(), target, |setup| {
+        setup
+            .set("TARGET_REDIS_USERNAME", "writer")
+            .set("TARGET_REDIS_PASSWORD", "pw")
+            .set("TARGET_REDIS_HEALTH_CHECK_INTERVAL", "0.1")
+    });
+    for id in ["1-0", "2-0", "3-0"] {
+        scene.add(0, "s", id, "v");
+    }
+    scene.wait_settled(0, "s");
+    assert_eq!(ids(&scene.target, 0, "s"), ["2-0", "3-0"]);
+    assert_eq!(scene.source.letters(0, "s").len(), 2);
+    scene.end(&[]);
+}

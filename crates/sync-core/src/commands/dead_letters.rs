@@ -17,12 +17,12 @@ use crate::pattern::Pattern;
 use crate::record::{Entry, EntryId, StreamName};
 use crate::redis::dead_letters::{self, Found};
 use crate::redis::discovery;
+use crate::redis::entries::{self, PageSize};
 use crate::settings::{RedisSettings, StreamSettings};
 
 /// What a page of letters should occupy in memory.
 const PAGE_BYTES: usize = 4 << 20;
-/// Letters of the first page, and the most of any.
-const FIRST_PAGE: u64 = 8;
+/// The most letters of a page.
 const LARGEST_PAGE: u64 = 1000;
 /// Different reasons that are told apart in one stream.
 const REASONS: usize = 1000;
@@ -173,13 +173,14 @@ pub(super) fn own(source: &Source, letter: Entry) -> Option<Found> {
 pub(super) struct Letters {
     stream: StreamName,
     after: EntryId,
-    count: u64,
+    size: PageSize,
     at_end: bool,
 }
 
 impl Letters {
     pub(super) fn of(stream: &StreamName) -> Self {
-        Self { stream: stream.clone(), after: EntryId::default(), count: FIRST_PAGE, at_end: false }
+        let size = PageSize::new(PAGE_BYTES, LARGEST_PAGE);
+        Self { stream: stream.clone(), after: EntryId::default(), size, at_end: false }
     }
 
     /// `None` at the end.
@@ -192,8 +193,8 @@ impl Letters {
         }
         let key = key_of(source, &self.stream);
         source.limiter.take().await;
-        let (after, count) = (self.after, self.count);
-        let read = async |client| dead_letters::read(&client, &key, after, count).await;
+        let (after, count) = (self.after, self.size.count());
+        let read = async |client| entries::page(&client, &key, after, EntryId::MAX, count).await;
         let page = source.in_database(self.stream.db, read).await.map_err(|fault| CommandError::Redis {
             doing: format!("reading the dead letters of {}", source.spell(&self.stream)),
             fault,
@@ -201,9 +202,8 @@ impl Letters {
         self.at_end = (page.len() as u64) < count;
         if let Some(last) = page.last() {
             self.after = last.id;
-            let largest = page.iter().map(Entry::size).max().unwrap_or(1).max(1);
-            self.count = u64::try_from(PAGE_BYTES / largest).unwrap_or(LARGEST_PAGE).clamp(1, LARGEST_PAGE);
         }
+        self.size.learn(&page);
         Ok(Some(page))
     }
 }

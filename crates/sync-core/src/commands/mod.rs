@@ -10,7 +10,7 @@ pub mod dead_letters;
 mod permissions;
 mod replay;
 mod show;
-mod source;
+pub mod source;
 mod table;
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
@@ -44,7 +44,7 @@ pub enum CommandError {
     /// The Redis settings cannot be used.
     #[error(transparent)]
     Settings(#[from] ConnectorError),
-    /// The sink's settings cannot be used.
+    /// The sink's settings cannot be used, or it does not do what it is asked.
     #[error("{0}")]
     Destination(String),
     /// The source does not answer.
@@ -144,6 +144,6 @@ fn ask(question: &str) -> io::Result<bool> {
 }
 
 /// `1 letter`, `2 letters`.
-fn counted(number: usize, noun: &str) -> String {
+pub fn counted(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }

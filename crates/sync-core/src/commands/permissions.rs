@@ -78,6 +78,13 @@ pub(super) async fn find_out(source: &mut Source, streams: &[StreamName]) -> Res
     if source.settings.discovery.is_some() {
         questions.push(("SCAN", None, ["SCAN", "0", "TYPE", "stream"].map(Value::from).into()));
     }
+    if source.is_cluster {
+        let of = |words: &[&str]| words.iter().map(|word| Value::from(*word)).collect();
+        questions.push(("CLUSTER SLOTS", None, of(&["CLUSTER", "SLOTS"])));
+        questions.push(("ASKING", None, of(&["ASKING"])));
+        questions.push(("EVAL", None, of(&["EVAL", "return", "0"])));
+        questions.push(("EVALSHA", None, of(&["EVALSHA", "sha", "0"])));
+    }
     let named_in_settings = source.settings.named.clone();
     for named in &named_in_settings {
         questions.push(("TYPE", Some(named), vec!["TYPE".into(), Value::Bytes(named.key.clone())]));

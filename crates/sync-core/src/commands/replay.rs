@@ -15,7 +15,8 @@ use super::source::Source;
 use super::{CommandError, Consent, Ended, counted};
 use crate::bridge::{Fate, Group, Lost, Record, Sink, Stream};
 use crate::record::{EntryId, StreamName};
-use crate::redis::dead_letters::{self, Found};
+use crate::redis::dead_letters::Found;
+use crate::redis::entries;
 use crate::telemetry::log::escape;
 
 /// A group's bounds.
@@ -205,7 +206,7 @@ async fn fetch(
     let key = key_of(source, stream);
     let ids: Vec<EntryId> = planned.iter().map(|planned| planned.letter).collect();
     source.limiter.take().await;
-    let fetch = async |client| dead_letters::fetch(&client, &key, &ids).await;
+    let fetch = async |client| entries::among(&client, &key, &ids).await;
     let found = source.in_database(stream.db, fetch).await.map_err(|fault| CommandError::Redis {
         doing: format!("reading the dead letters of {}", source.spell(stream)),
         fault,

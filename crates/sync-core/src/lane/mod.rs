@@ -10,6 +10,7 @@
 //! A record's way: [`Lane::step_done`] admits it → [`Lane::hand_over`] gives it to the sink → [`Lane::settle`]
 //! takes its fate → [`Lane::acknowledge`].
 
+mod cluster_read;
 mod recovery;
 mod source_step;
 mod streams;
@@ -32,6 +33,7 @@ use crate::budget::{Budget, Share};
 use crate::lease::Lease;
 use crate::rate_limit::RateLimiter;
 use crate::record::{EntryId, StreamName};
+use crate::redis::commands::Commands;
 use crate::redis::connection::Connector;
 use crate::redis::dead_letters::{DeadLetters, Letter};
 use crate::redis::ownership::Books;
@@ -137,8 +139,10 @@ struct Flight {
 pub(crate) struct Lane<S> {
     shared: Arc<Shared<S>>,
     db: u16,
-    /// For everything but reads of entries; reconnects by itself.
-    commands: Client,
+    /// For everything but reads of entries.
+    commands: Commands,
+    /// The same of the whole database, for statistics; reconnects by itself.
+    client: Client,
     streams: Streams,
     /// Read, admitted, not handed over, in the order read.
     waiting: VecDeque<Record>,
@@ -159,14 +163,22 @@ pub(crate) struct Lane<S> {
     source_ok: bool,
     /// Filtered out since the last acknowledgement.
     skipped: Vec<(usize, EntryId)>,
+    /// Settled, but the node of a Cluster that is to be told is away; and when it is told again.
+    unacknowledged: Vec<groups::Settled>,
+    acknowledge_at: Option<Instant>,
 }
 
 impl<S: Sink> Lane<S> {
-    pub(crate) fn new(shared: Arc<Shared<S>>, db: u16, commands: Client, let_go: Arc<LetGo>) -> Self {
-        let block = shared.settings.poll_interval.max(source_step::MIN_BLOCK);
+    pub(crate) fn new(shared: Arc<Shared<S>>, db: u16, client: Client, let_go: Arc<LetGo>) -> Self {
+        let block = match shared.connector.is_cluster() {
+            // It polls.
+            true => shared.settings.poll_interval,
+            false => shared.settings.poll_interval.max(source_step::MIN_BLOCK),
+        };
         Self {
             db,
-            commands,
+            commands: Commands::new(&shared.connector, client.clone()),
+            client,
             streams: Streams::new(shared.settings.batch_size, block),
             waiting: VecDeque::new(),
             flying: VecDeque::new(),
@@ -179,6 +191,8 @@ impl<S: Sink> Lane<S> {
             lapsed: false,
             source_ok: true,
             skipped: Vec::new(),
+            unacknowledged: Vec::new(),
+            acknowledge_at: None,
             shared,
         }
     }
@@ -200,9 +214,11 @@ impl<S: Sink> Lane<S> {
                 self.source.wake();
                 self.source.give_up_connecting();
                 if self.flying.is_empty() && !self.source.is_under_way() {
+                    self.acknowledge_rest(now).await;
                     return;
                 }
             } else if !self.lapsed {
+                self.acknowledge_rest(now).await;
                 self.hand_over(*sink_up.borrow_and_update());
                 self.begin_step(now);
             }
@@ -423,7 +439,7 @@ impl<S: Sink> Lane<S> {
             attempts,
         };
         self.shared.limiter.spend(1);
-        match self.shared.dead_letters.write(&self.commands, &letter).await {
+        match self.commands.bury(&self.shared.dead_letters, &letter).await {
             Ok(()) => {
                 record.stream.metrics.dead_lettered.fetch_add(1, Relaxed);
                 tracing::warn!(stream = record.stream.spelled, id = %record.entry.id, reason, "dead-lettered an entry");
@@ -431,13 +447,14 @@ impl<S: Sink> Lane<S> {
             }
             Err(fault) => {
                 let reason = format!("held: its dead letter cannot be written: {fault}");
-                self.hold_back(record, &reason, true, self.shared.redis_retry);
+                self.hold_back(record, &reason, fault.needs_human(), self.shared.redis_retry);
             }
         }
     }
 
     /// Acknowledges in Redis: one XACK per stream, in one round trip, repeated until Redis has answered. Nothing
-    /// else of the lane goes on meanwhile; what is at the sink does.
+    /// else of the lane goes on meanwhile; what is at the sink does. On a Cluster the lane goes on, and what a node did
+    /// not answer is repeated later.
     async fn acknowledge(&mut self, mut settled: Vec<(usize, EntryId)>) {
         if settled.is_empty() {
             return;
@@ -453,21 +470,44 @@ impl<S: Sink> Lane<S> {
             slot.stream.metrics.acknowledged.fetch_add(run.len() as u64, Relaxed);
             by_stream.push((slot.stream.name.key.clone(), run.iter().map(|(_, id)| *id).collect()));
         }
+        self.send_acknowledgements(by_stream).await;
+    }
+
+    /// What could not be acknowledged before, once it is due, or when the lane stops.
+    async fn acknowledge_rest(&mut self, now: Instant) {
+        let due = self.shared.stop.is_requested() || self.acknowledge_at.is_some_and(|at| at <= now);
+        if due && !self.unacknowledged.is_empty() {
+            self.acknowledge_at = None;
+            let rest = std::mem::take(&mut self.unacknowledged);
+            self.send_acknowledgements(rest).await;
+        }
+    }
+
+    async fn send_acknowledgements(&mut self, mut by_stream: Vec<groups::Settled>) {
         let mut backoff = Backoff::new(self.shared.redis_retry);
         loop {
             self.shared.limiter.spend(1);
             let asked = Instant::now();
-            match groups::acknowledge(&self.commands, &self.shared.settings.group, &by_stream).await {
+            let small = by_stream.iter().map(|(_, ids)| ids.len()).sum::<usize>() <= SMALL_ACKNOWLEDGEMENT;
+            match self.commands.acknowledge(&self.shared.settings.group, by_stream).await {
                 Ok(()) => {
                     // How long a small request takes says how loaded Redis is; a large one says how large it is.
-                    if by_stream.iter().map(|(_, ids)| ids.len()).sum::<usize>() <= SMALL_ACKNOWLEDGEMENT {
+                    if small {
                         self.shared.limiter.observe(asked.elapsed());
                     }
                     self.source_is_up();
                     return;
                 }
-                Err(fault) => {
+                Err((left, fault)) => {
+                    by_stream = left;
                     self.source_down(&fault);
+                    if self.commands.fail_by_node() && !self.shared.stop.is_requested() {
+                        // Other nodes' streams need not wait. If theirs are read again before this gets through, what
+                        // was delivered is delivered again.
+                        self.unacknowledged.append(&mut by_stream);
+                        self.acknowledge_at = Some(Instant::now() + self.shared.redis_retry.base);
+                        return;
+                    }
                     if fault.needs_human() && self.shared.stop.is_requested() {
                         tracing::error!("delivered and not acknowledged, so delivered again: {fault}");
                         return;
@@ -543,7 +583,7 @@ impl<S: Sink> Lane<S> {
             let metrics = self.shared.metrics.stream(&spelled);
             let stream = Arc::new(Stream { name, spelled, metrics, progress: Progress::default() });
             tracing::debug!(stream = stream.spelled, "stream is read from now on");
-            self.shared.statistics.add(&self.commands, stream.clone());
+            self.shared.statistics.add(&self.client, stream.clone());
             self.streams.add(stream);
         }
         tracing::debug!(db = self.db, streams = self.streams.len(), "streams of a lane");
@@ -553,7 +593,10 @@ impl<S: Sink> Lane<S> {
         self.source_ok = false;
         match fault {
             Fault::Busy(reason) => {
-                self.shared.limiter.overloaded(reason);
+                // Others say that it is not there, not that there is too much to do.
+                if ["BUSY", "LOADING"].iter().any(|word| reason.starts_with(word)) {
+                    self.shared.limiter.overloaded(reason);
+                }
                 self.shared.health.down("source Redis", reason, Severity::Warn);
             }
             Fault::Lost(reason) => self.shared.health.down("source Redis", reason, Severity::Warn),
@@ -565,7 +608,8 @@ impl<S: Sink> Lane<S> {
     }
 
     fn source_is_up(&mut self) {
-        if std::mem::replace(&mut self.source_ok, true) {
+        let some_away = self.streams.are_some_lost() || !self.unacknowledged.is_empty();
+        if some_away || std::mem::replace(&mut self.source_ok, true) {
             return;
         }
         self.shared.health.up("source Redis");
@@ -576,9 +620,10 @@ impl<S: Sink> Lane<S> {
     /// something else: for the step under way, unless that can be cut short, or for room.
     fn wake_at(&self, now: Instant) -> Option<Instant> {
         if self.source.is_under_way() {
-            return self.streams.wake_at().filter(|_| self.source.can_be_woken());
+            let restart = self.streams.wake_at().filter(|_| self.source.can_be_woken());
+            return restart.into_iter().chain(self.acknowledge_at).min();
         }
-        [self.streams.wake_at_after(now), self.source.retry_at()]
+        [self.streams.wake_at_after(now), self.source.retry_at(), self.acknowledge_at]
             .into_iter()
             .flatten()
             .filter(|at| *at > now)

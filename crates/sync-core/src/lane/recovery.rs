@@ -9,8 +9,8 @@ use super::Lane;
 use super::streams::Asked;
 use crate::bridge::Sink;
 use crate::record::{Entry, EntryId};
+use crate::redis::Fault;
 use crate::redis::reply::{self, Listed, Page};
-use crate::redis::{Fault, groups};
 use crate::settings::StartId;
 use crate::telemetry::health::Severity;
 
@@ -35,6 +35,7 @@ impl<S: Sink> Lane<S> {
                 }
                 continue;
             }
+            self.streams.answered(asked.slot);
             match page {
                 Ok(page) => self.page_recovered(asked.slot, from, count, page).await,
                 Err(Fault::NoGroup(_)) if self.is_at_rest(asked.slot) => without_group.push(asked.slot),
@@ -50,7 +51,7 @@ impl<S: Sink> Lane<S> {
     }
 
     async fn page_recovered(&mut self, slot: usize, from: EntryId, count: u32, page: Page) {
-        let Page { next, listed, mut deleted } = page;
+        let Page { next, listed, mut deleted, delivered } = page;
         let nameless = listed.contains(&Listed::Nameless);
         let mut entries = Vec::with_capacity(listed.len());
         for listed in listed {
@@ -70,6 +71,7 @@ impl<S: Sink> Lane<S> {
         state.had_group = true;
         state.warned = false;
         state.first_unsettled = None;
+        state.last_delivered = delivered.unwrap_or_default();
         let last = entries.last().map(|entry| entry.id);
         let next = match (&state.hold, last) {
             (Some(_), Some(last)) => {
@@ -103,9 +105,7 @@ impl<S: Sink> Lane<S> {
         let key = self.streams[slot].stream.name.key.clone();
         let (group, consumer) = (&self.shared.settings.group, &self.shared.settings.consumer);
         // Where this fails they stay pending, and are found again at the next restart.
-        if let Ok(ids) =
-            groups::pending_beyond(&self.commands, &key, group, consumer, from, count, &listed).await
-        {
+        if let Ok(ids) = self.commands.pending_beyond(&key, group, consumer, from, count, &listed).await {
             self.skipped.extend(ids.iter().map(|id| (slot, *id)));
             deleted.extend(ids);
         }
@@ -121,7 +121,8 @@ impl<S: Sink> Lane<S> {
         );
     }
 
-    fn page_failed(&mut self, slot: usize, fault: Fault) {
+    /// Redis did not say what there is of this stream.
+    pub(super) fn page_failed(&mut self, slot: usize, fault: Fault) {
         let state = &mut self.streams[slot];
         let spelled = state.stream.spelled.clone();
         match fault {
@@ -132,6 +133,7 @@ impl<S: Sink> Lane<S> {
                 self.restart(slot, Instant::now() + self.shared.settings.discovery_interval);
             }
             Fault::Lost(_) | Fault::Busy(_) => {
+                self.streams.lost(slot);
                 self.source_down(&fault);
                 self.restart(slot, Instant::now() + self.shared.redis_retry.base);
             }
@@ -178,7 +180,7 @@ impl<S: Sink> Lane<S> {
         let key_of = |slot: &usize| self.streams[*slot].stream.name.key.clone();
         let wanted: Vec<_> = slots.iter().map(key_of).zip(starts.iter().copied()).collect();
         self.shared.limiter.spend(1);
-        let created = match groups::create(&self.commands, &wanted, &group).await {
+        let created = match self.commands.create(&wanted, &group).await {
             Ok(created) => created,
             Err(fault) => {
                 self.source_down(&fault);
@@ -210,6 +212,7 @@ impl<S: Sink> Lane<S> {
                 }
                 // The key is gone: discovery drops it, or finds it again.
                 Err(Fault::NoGroup(_)) => self.restart(slot, again),
+                Err(fault @ (Fault::Lost(_) | Fault::Busy(_))) => self.page_failed(slot, fault),
                 Err(fault) => {
                     self.not_readable(slot, &format!("not read: its group cannot be created: {fault}"))
                 }
@@ -238,7 +241,7 @@ impl<S: Sink> Lane<S> {
             (None, None) => return self.shared.start(),
         };
         let key = state.stream.name.key.clone();
-        match groups::holds(&self.commands, &key, witness).await {
+        match self.commands.holds(&key, witness).await {
             Ok(true) => StartId::After(after),
             // Where Redis does not say, reading too much is the safe side.
             Ok(false) | Err(_) => self.shared.start(),

@@ -15,6 +15,7 @@ use crate::bridge::{Record, Sink};
 use crate::budget::{READ_BUDGET, Share};
 use crate::record::{Entry, EntryId};
 use crate::redis::Fault;
+use crate::redis::cluster::Cluster;
 use crate::redis::connection::{Connection, Waker, key};
 use crate::redis::ownership::Standing;
 use crate::redis::reply::{self, Listed};
@@ -39,10 +40,18 @@ pub(super) struct SourceStep {
     starved: bool,
 }
 
+/// What a lane reads with.
+pub(super) enum Reader {
+    /// Ends with its connection.
+    Server(Fenced),
+    /// Makes connections to nodes anew, and reads so that it does not matter.
+    Cluster(Box<Cluster>),
+}
+
 /// A reading connection, and what fences it.
-pub(super) struct Reader {
+pub(super) struct Fenced {
     connection: Connection,
-    /// Under which member's name it reads, and its fence; `None` with STREAM_OWNERSHIP=exclusive, and on a Cluster.
+    /// Under which member's name it reads, and its fence; `None` with STREAM_OWNERSHIP=exclusive.
     fence: Option<(Arc<str>, Bytes)>,
 }
 
@@ -61,6 +70,15 @@ pub(super) enum Done {
         share: Share,
         streams: Vec<Asked>,
         reply: Result<Value, Fault>,
+    },
+    /// From a Cluster: one reply for each stream.
+    Polled {
+        reader: Reader,
+        share: Share,
+        streams: Vec<Asked>,
+        /// How long to rest if there was nothing.
+        rest: Option<Duration>,
+        replies: Vec<Result<Value, Fault>>,
     },
 }
 
@@ -129,9 +147,16 @@ impl SourceStep {
 }
 
 impl Reader {
+    fn fence(&self) -> Option<&(Arc<str>, Bytes)> {
+        match self {
+            Self::Server(reader) => reader.fence.as_ref(),
+            Self::Cluster(_) => None,
+        }
+    }
+
     /// Whether this NOGROUP is about the fence.
     fn is_fenced_by(&self, reason: &str) -> bool {
-        let fence = self.fence.as_ref().and_then(|(_, fence)| std::str::from_utf8(fence).ok());
+        let fence = self.fence().and_then(|(_, fence)| std::str::from_utf8(fence).ok());
         fence.is_some_and(|fence| reason.contains(fence))
     }
 }
@@ -145,7 +170,8 @@ impl<S: Sink> Lane<S> {
             return;
         }
         self.source.retry_at = None;
-        let Some(mut reader) = self.source.reader.take().filter(|reader| self.reads_as(reader)) else {
+        let reader = self.source.reader.take().filter(|reader| self.reads_as(reader));
+        let Some(reader) = reader else {
             self.source.connecting = true;
             self.source.under_way = Some(self.connect());
             return;
@@ -159,6 +185,13 @@ impl<S: Sink> Lane<S> {
             self.source.reader = Some(reader);
             return;
         };
+        let mut reader = match reader {
+            Reader::Server(reader) => reader,
+            Reader::Cluster(cluster) => {
+                self.source.under_way = Some(self.poll(cluster, share, step));
+                return;
+            }
+        };
         let (limiter, group) = (self.shared.limiter.clone(), self.shared.settings.group.clone());
         let consumer = self.shared.settings.consumer.clone();
         let key_of = |asked: &Asked| key(&self.streams[asked.slot].stream.name.key);
@@ -169,7 +202,7 @@ impl<S: Sink> Lane<S> {
                 Box::pin(async move {
                     limiter.take().await;
                     let replies = reader.connection.claim_pending(&group, &consumer, &from, count).await;
-                    Done::Recovered { reader, share, pages, count, replies }
+                    Done::Recovered { reader: Reader::Server(reader), share, pages, count, replies }
                 })
             }
             Step::Read { streams, count, block } => {
@@ -180,7 +213,7 @@ impl<S: Sink> Lane<S> {
                 Box::pin(async move {
                     limiter.take().await;
                     let reply = reader.connection.read_new(&group, &consumer, keys, count, block).await;
-                    Done::Read { reader, share, streams, reply }
+                    Done::Read { reader: Reader::Server(reader), share, streams, reply }
                 })
             }
         });
@@ -188,7 +221,7 @@ impl<S: Sink> Lane<S> {
 
     /// Whether the reader is of the membership under which this lane's streams are owned.
     fn reads_as(&self, reader: &Reader) -> bool {
-        self.shared.books.is_none() || reader.fence.as_ref().map(|(member, _)| member) == self.member.as_ref()
+        self.shared.books.is_none() || reader.fence().map(|(member, _)| member) == self.member.as_ref()
     }
 
     /// A new reading connection, and a fence for it; the fence of the one before goes.
@@ -199,15 +232,22 @@ impl<S: Sink> Lane<S> {
             (books.clone(), books.fence(&member, number), member)
         });
         let connect = async move {
+            if shared.connector.is_cluster() {
+                let mut cluster = Cluster::new(shared.connector.clone());
+                cluster.learn_owners().await?;
+                return Ok(Standing::Member(Reader::Cluster(Box::new(cluster))));
+            }
             let mut connection = shared.connector.connection(db).await?;
             let Some((books, fence, member)) = fence else {
-                return Ok(Standing::Member(Reader { connection, fence: None }));
+                return Ok(Standing::Member(Reader::Server(Fenced { connection, fence: None })));
             };
             shared.limiter.spend(1);
             let open = connection
                 .run(async |client| books.open_fence(&client, &member, db, &fence, before.as_ref()).await);
             Ok(match open.await? {
-                Standing::Member(()) => Standing::Member(Reader { connection, fence: Some((member, fence)) }),
+                Standing::Member(()) => {
+                    Standing::Member(Reader::Server(Fenced { connection, fence: Some((member, fence)) }))
+                }
                 Standing::Fenced => Standing::Fenced,
             })
         };
@@ -254,6 +294,12 @@ impl<S: Sink> Lane<S> {
                     Err(fault) => self.step_failed(Some(reader), &fault),
                 }
             }
+            Done::Polled { reader, share, streams, rest, replies } => {
+                self.source.reader = Some(reader);
+                self.step_worked();
+                drop(share);
+                self.admit_polled(&streams, replies, rest);
+            }
         }
         let skipped = std::mem::take(&mut self.skipped);
         self.acknowledge(skipped).await;
@@ -267,8 +313,8 @@ impl<S: Sink> Lane<S> {
     /// The reader is gone with its connection. Its last answer may be lost: the next connection begins with what is
     /// pending.
     fn step_failed(&mut self, reader: Option<Reader>, fault: &Fault) {
-        if let Some((_, fence)) = reader.and_then(|reader| reader.fence) {
-            self.source.stale_fence = Some(fence);
+        if let Some((_, fence)) = reader.as_ref().and_then(Reader::fence) {
+            self.source.stale_fence = Some(fence.clone());
         }
         self.source.retry_at = Some(Instant::now() + self.source.backoff.next_delay());
         self.source_down(fault);
@@ -343,7 +389,8 @@ impl<S: Sink> Lane<S> {
 
 impl Filter {
     /// Whether one of the entry's fields of this name has one of the values.
-    fn passes(&self, entry: &Entry) -> bool {
+    /// Whether the entry is delivered.
+    pub fn passes(&self, entry: &Entry) -> bool {
         entry.fields.iter().any(|(field, value)| *field == self.field && self.values.contains(value))
     }
 }

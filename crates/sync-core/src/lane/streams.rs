@@ -54,6 +54,8 @@ pub(crate) struct Slot {
     pub(crate) waiting: usize,
     /// What one entry is expected to occupy.
     entry_size: usize,
+    /// On a Cluster: the last entry that the group was handed, as this lane knows it (see `redis/cluster/commands.rs`).
+    pub(crate) last_delivered: EntryId,
     /// While it is there, one record at a time is tried.
     pub(crate) hold: Option<Hold>,
     /// Why its last record was refused, if none was delivered since.
@@ -135,8 +137,12 @@ pub(crate) struct Streams {
     restarting: BTreeSet<usize>,
     recovering: BTreeSet<usize>,
     live: BTreeSet<usize>,
+    /// Those that Redis did not answer about, since it last did.
+    lost: BTreeSet<usize>,
     /// Live ones that had something when last asked.
     hot: Vec<usize>,
+    /// Where reads do not block: none is due before that time while nothing is hot.
+    rest_until: Option<Instant>,
     /// Where the next wide read begins that cannot name all live ones.
     live_from: usize,
     leaving: usize,
@@ -157,7 +163,9 @@ impl Streams {
             restarting: BTreeSet::new(),
             recovering: BTreeSet::new(),
             live: BTreeSet::new(),
+            lost: BTreeSet::new(),
             hot: Vec::new(),
+            rest_until: None,
             live_from: 0,
             leaving: 0,
             wide_at: None,
@@ -191,6 +199,7 @@ impl Streams {
             in_flight: 0,
             waiting: 0,
             entry_size: UNSEEN,
+            last_delivered: EntryId::default(),
             hold: None,
             last_refusal: None,
             spare_backoff: None,
@@ -233,6 +242,7 @@ impl Streams {
         for stream in &gone {
             if let Some(slot) = self.by_key.remove(&stream.name.key) {
                 self.unlist(slot);
+                self.lost.remove(&slot);
                 self.slots[slot] = None;
                 self.leaving -= 1;
             }
@@ -318,9 +328,32 @@ impl Streams {
         let phase = next.map_or(Phase::Live, Phase::Recover);
         self[slot].phase = phase;
         match phase {
-            Phase::Live => self.live.insert(slot),
+            Phase::Live => {
+                self.rest_until = None;
+                self.live.insert(slot)
+            }
             _ => self.recovering.insert(slot),
         };
+    }
+
+    /// Redis does not answer about this stream, though it may about others.
+    pub(crate) fn lost(&mut self, slot: usize) {
+        self.lost.insert(slot);
+    }
+
+    /// Redis said something about it.
+    pub(crate) fn answered(&mut self, slot: usize) {
+        self.lost.remove(&slot);
+    }
+
+    /// Whether there are streams that Redis does not answer about.
+    pub(crate) fn are_some_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// Where reads do not block: nothing is read before that time but what had something.
+    pub(crate) fn rest_until(&mut self, at: Instant) {
+        self.rest_until = Some(at);
     }
 
     /// The streams that had something in the last read; of a wide read, these are all that are hot.
@@ -335,7 +368,8 @@ impl Streams {
 
     /// The same, of those that are not due yet.
     pub(crate) fn wake_at_after(&self, now: Instant) -> Option<Instant> {
-        self.restarts().filter(|at| *at > now).min()
+        let read = self.rest_until.filter(|_| !self.live.is_empty());
+        self.restarts().chain(read).filter(|at| *at > now).min()
     }
 
     fn restarts(&self) -> impl Iterator<Item = Instant> {
@@ -388,7 +422,8 @@ impl Streams {
     }
 
     fn read_step(&mut self, share: usize, now: Instant) -> Option<Step> {
-        if self.live.is_empty() {
+        let resting = self.hot.is_empty() && self.rest_until.is_some_and(|at| at > now);
+        if self.live.is_empty() || resting {
             return None;
         }
         self.first_reads = self.first_reads.saturating_add(1);

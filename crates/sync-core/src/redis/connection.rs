@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fred::prelude::*;
 use fred::types::config::{
-    Config, ReconnectPolicy, ServerConfig, TcpConfig, TlsConnector, UnresponsiveConfig,
+    Config, ReconnectPolicy, Server, ServerConfig, TcpConfig, TlsConnector, UnresponsiveConfig,
 };
 use fred::types::streams::XID;
 use fred::types::{ConnectHandle, Key, Value};
@@ -23,6 +23,9 @@ const UNRESPONSIVE: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// An acknowledgement is sent again after each lost connection; it cannot take effect twice.
 const COMMAND_ATTEMPTS: u32 = 1000;
+
+/// How often a Cluster may send a command on to another node.
+const REDIRECTIONS: u32 = 5;
 
 /// XAUTOCLAIM for a key that is not UTF-8: the server names the key in a NOGROUP, and the client library never returns
 /// an error reply that is not UTF-8.
@@ -103,6 +106,16 @@ impl Connector {
         }
     }
 
+    /// Whether it is a Cluster: then there is one database, and each key has its node.
+    pub fn is_cluster(&self) -> bool {
+        self.config.server.is_clustered()
+    }
+
+    /// The nodes that the settings name.
+    pub(crate) fn seeds(&self) -> Vec<Server> {
+        self.config.server.hosts()
+    }
+
     /// A client for everything but blocking reads. It reconnects by itself for ever; what is sent meanwhile
     /// waits, and what was under way is sent again: only for commands that may be repeated.
     pub async fn commands(&self, db: u16) -> Result<Client, Fault> {
@@ -114,10 +127,20 @@ impl Connector {
         Ok(client)
     }
 
-    /// A connection that never reconnects. When a lane's ends, the lane makes another and then looks at what is
+    /// The same as [`Connector::connection`], to one node of a Cluster.
+    pub(crate) async fn node(&self, server: &Server) -> Result<Connection, Fault> {
+        let mut config = self.config.clone();
+        config.server = ServerConfig::Centralized { server: server.clone() };
+        let (client, closed) = connect(config, None, 1).await?;
+        Ok(Connection { client, closed })
+    }
+
+    /// A connection that never reconnects; to a Cluster, one to each primary, which end together. When a lane's ends, the lane makes another and then looks at what is
     /// pending: so no read spans two connections. And a database selected on it stays selected.
     pub async fn connection(&self, db: u16) -> Result<Connection, Fault> {
-        let (client, closed) = self.connect(db, None, 1).await?;
+        // A redirection counts as an attempt; without a policy nothing else makes a second one.
+        let attempts = if self.config.server.is_clustered() { 1 + REDIRECTIONS } else { 1 };
+        let (client, closed) = self.connect(db, None, attempts).await?;
         Ok(Connection { client, closed })
     }
 
@@ -128,29 +151,40 @@ impl Connector {
         attempts: u32,
     ) -> Result<(Client, ConnectHandle), Fault> {
         let mut config = self.config.clone();
-        let tls = config.tls.is_some();
         config.database =
             Some(u8::try_from(db).map_err(|_| Fault::Other(format!("database {db} is above 255")))?);
-        let mut builder = Builder::from_config(config);
-        if let Some(policy) = policy {
-            builder.set_policy(policy);
-        }
-        builder.with_connection_config(|connection| {
-            connection.connection_timeout = CONNECT_TIMEOUT;
-            connection.internal_command_timeout = CONNECT_TIMEOUT;
-            connection.max_command_attempts = attempts;
-            connection.unresponsive =
-                UnresponsiveConfig { max_timeout: Some(UNRESPONSIVE), interval: Duration::from_secs(1) };
-            connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
-        });
-        let client = builder.build()?;
-        match client.init().await {
-            Ok(handle) => Ok((client, handle)),
-            Err(error) => {
-                // Ends the client's own tasks; the error that counts is the first.
-                let _ = client.quit().await;
-                Err(with_hint(error.into(), tls))
-            }
+        connect(config, policy, attempts).await
+    }
+}
+
+async fn connect(
+    config: Config,
+    policy: Option<ReconnectPolicy>,
+    attempts: u32,
+) -> Result<(Client, ConnectHandle), Fault> {
+    let tls = config.tls.is_some();
+    let mut builder = Builder::from_config(config);
+    if let Some(policy) = policy {
+        builder.set_policy(policy);
+    }
+    builder.with_connection_config(|connection| {
+        connection.connection_timeout = CONNECT_TIMEOUT;
+        connection.internal_command_timeout = CONNECT_TIMEOUT;
+        connection.max_command_attempts = attempts;
+        // On ASK the library takes another command's reply for its own (see `cluster.rs`): what a Cluster redirects
+        // fails instead, after the library has asked who owns what, and is sent again by whoever sent it.
+        connection.max_redirections = 0;
+        connection.unresponsive =
+            UnresponsiveConfig { max_timeout: Some(UNRESPONSIVE), interval: Duration::from_secs(1) };
+        connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
+    });
+    let client = builder.build()?;
+    match client.init().await {
+        Ok(handle) => Ok((client, handle)),
+        Err(error) => {
+            // Ends the client's own tasks; the error that counts is the first.
+            let _ = client.quit().await;
+            Err(with_hint(error.into(), tls))
         }
     }
 }
@@ -257,6 +291,11 @@ impl Connection {
         }
     }
 
+    /// Whether it has not ended, as far as is known.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.closed.is_finished()
+    }
+
     /// Lets somebody else end a blocked read of this connection.
     pub(crate) fn waker(&self) -> Waker {
         Waker(self.client.clone())
@@ -296,6 +335,15 @@ impl Waker {
             let _ = client.unblock_self(Some(fred::types::ClientUnblockFlag::Timeout)).await;
         });
     }
+}
+
+/// Selects a database, for what is sent on this connection from now on. A Cluster has one and no SELECT.
+pub(crate) async fn select(client: &Client, db: u16) -> Result<(), Fault> {
+    let number = u8::try_from(db).map_err(|_| Fault::Other(format!("database {db} is above 255")))?;
+    if !client.is_clustered() {
+        client.select(i64::from(number)).await?;
+    }
+    Ok(())
 }
 
 /// A stream's key as the client wants it.

@@ -128,49 +128,8 @@ impl Found {
     }
 }
 
-/// What stands in a dead-letter stream after `after`, at most `count`.
-pub(crate) async fn read(
-    client: &Client,
-    dead_letters: &Bytes,
-    after: EntryId,
-    count: u64,
-) -> Result<Vec<Entry>, Fault> {
-    let from = format!("({after}");
-    let listed: Value = client.xrange(key(dead_letters), from.as_str(), "+", Some(count)).await?;
-    entries(listed)
-}
-
-/// These letters, without those that are gone.
-pub(crate) async fn fetch(
-    client: &Client,
-    dead_letters: &Bytes,
-    letters: &[EntryId],
-) -> Result<Vec<Entry>, Fault> {
-    let pipeline = client.pipeline();
-    for letter in letters {
-        let id = letter.to_string();
-        let _: () = pipeline.xrange(key(dead_letters), id.as_str(), id.as_str(), Some(1)).await?;
-    }
-    let mut found = Vec::with_capacity(letters.len());
-    for listed in pipeline.try_all::<Value>().await {
-        found.extend(entries(listed?)?);
-    }
-    Ok(found)
-}
-
 /// Removes letters; how many were still there.
 pub(crate) async fn remove(client: &Client, dead_letters: &Bytes, letters: &[EntryId]) -> Result<u64, Fault> {
     let ids: Vec<String> = letters.iter().map(EntryId::to_string).collect();
     Ok(client.xdel(key(dead_letters), ids).await?)
-}
-
-fn entries(listed: Value) -> Result<Vec<Entry>, Fault> {
-    let listed = super::reply::entries(listed).map_err(|error| Fault::Other(error.to_string()))?;
-    Ok(listed
-        .into_iter()
-        .filter_map(|listed| match listed {
-            super::reply::Listed::Entry(entry) => Some(entry),
-            _ => None,
-        })
-        .collect())
 }

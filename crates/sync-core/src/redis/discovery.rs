@@ -8,7 +8,7 @@ use fred::types::Value;
 use fred::types::scan::ScanType;
 
 use super::connection::key;
-use super::{Fault, reply};
+use super::{Fault, cluster, reply};
 use crate::rate_limit::RateLimiter;
 use crate::settings::Discovery;
 
@@ -50,9 +50,27 @@ pub(crate) async fn scan(
         .await
 }
 
-/// The streams of the client's database that the server's glob lets through and `wanted` takes.
+/// The streams of the client's database that the server's glob lets through and `wanted` takes. Of a Cluster, those of
+/// each primary. A key whose slot moves meanwhile may be missed once, or found twice; a primary that is replaced fails
+/// the search.
 pub(crate) async fn scan_streams(
     client: &Client,
+    glob: &str,
+    limiter: &RateLimiter,
+    wanted: impl Fn(&[u8]) -> bool,
+) -> Result<BTreeSet<Bytes>, Fault> {
+    if !client.is_clustered() {
+        return scan_node(client, glob, limiter, &wanted).await;
+    }
+    let mut found = BTreeSet::new();
+    for primary in cluster::primaries(client).await? {
+        found.extend(scan_node(&client.with_cluster_node(primary), glob, limiter, &wanted).await?);
+    }
+    Ok(found)
+}
+
+async fn scan_node(
+    node: &impl KeysInterface,
     glob: &str,
     limiter: &RateLimiter,
     wanted: impl Fn(&[u8]) -> bool,
@@ -61,7 +79,7 @@ pub(crate) async fn scan_streams(
     let mut cursor = "0".to_owned();
     loop {
         limiter.take().await;
-        let page: Value = client.scan_page(cursor, glob, Some(SCAN_COUNT), Some(ScanType::Stream)).await?;
+        let page: Value = node.scan_page(cursor, glob, Some(SCAN_COUNT), Some(ScanType::Stream)).await?;
         let Value::Array(mut parts) = page else { return Err(unexpected()) };
         let (Some(Value::Array(keys)), Some(next)) = (parts.pop(), parts.pop()) else {
             return Err(unexpected());
@@ -101,8 +119,11 @@ pub(crate) async fn types(
     }
 }
 
-/// How many databases the server has, where it says so (CONFIG GET may be forbidden, and a Cluster has one).
+/// How many databases the server has, where it says so (CONFIG GET may be forbidden).
 pub(crate) async fn databases(client: &Client) -> Option<u32> {
+    if client.is_clustered() {
+        return Some(1);
+    }
     let command = fred::cmd!("CONFIG", blocking: false);
     let answer: Vec<String> = client.custom(command, vec!["GET", "databases"]).await.ok()?;
     answer.get(1)?.parse().ok()

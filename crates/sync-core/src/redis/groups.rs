@@ -1,5 +1,7 @@
 //! Consumer groups: acknowledging, creating, and putting right what a group lost.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use fred::prelude::*;
 use fred::types::streams::XID;
@@ -15,7 +17,11 @@ pub(crate) type Settled = (Bytes, Vec<EntryId>);
 
 /// One XACK per stream, all in one round trip. May be repeated: what is acknowledged stays so. A key that is gone
 /// or holds another type has nothing left to acknowledge.
-pub(crate) async fn acknowledge(client: &Client, group: &str, settled: &[Settled]) -> Result<(), Fault> {
+pub(crate) async fn acknowledge(
+    client: &Client,
+    group: &str,
+    settled: &[&Settled],
+) -> Result<Vec<Result<(), Fault>>, Fault> {
     let pipeline = client.pipeline();
     for (stream, ids) in settled {
         let ids: Vec<XID> = ids.iter().map(|id| XID::Manual(id_text(*id))).collect();
@@ -23,13 +29,15 @@ pub(crate) async fn acknowledge(client: &Client, group: &str, settled: &[Settled
     }
     let replies = pipeline.try_all::<Value>().await;
     let missing = replies.len() != settled.len();
+    let mut results = Vec::with_capacity(settled.len());
     for reply in replies {
         match reply.map_err(Fault::from) {
-            Ok(_) | Err(Fault::WrongType(_) | Fault::NoGroup(_)) => {}
-            Err(fault) => return Err(fault),
+            Ok(_) | Err(Fault::WrongType(_) | Fault::NoGroup(_)) => results.push(Ok(())),
+            Err(fault) if missing => return Err(fault),
+            Err(fault) => results.push(Err(fault)),
         }
     }
-    if missing { Err(Fault::Lost("a pipeline's answers are missing".into())) } else { Ok(()) }
+    if missing { Err(Fault::Lost("a pipeline's answers are missing".into())) } else { Ok(results) }
 }
 
 /// `ms-seq`, written without the formatting machinery: one for each entry acknowledged.
@@ -78,6 +86,58 @@ pub(crate) async fn holds(client: &Client, stream: &Bytes, id: EntryId) -> Resul
     let id = id.to_string();
     let found: Value = client.xrange(key(stream), id.as_str(), id.as_str(), Some(1)).await?;
     Ok(matches!(found, Value::Array(found) if !found.is_empty()))
+}
+
+/// How far a group has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The last entry that it was handed.
+    pub delivered: EntryId,
+    /// How many of those it has not acknowledged.
+    pub pending: u64,
+}
+
+/// How far the group has come on a stream; `None` where there is no such group.
+pub async fn standing(client: &Client, stream: &Bytes, group: &str) -> Result<Option<Standing>, Fault> {
+    let groups = match client.xinfo_groups::<Value, _>(key(stream)).await {
+        Err(error) if error.details().contains("no such key") => return Ok(None),
+        groups => groups?,
+    };
+    let Value::Array(groups) = groups else { return Ok(None) };
+    let named = |fields: &reply::Fields| {
+        fields.get("name").and_then(Value::as_bytes).is_some_and(|name| name == group.as_bytes())
+    };
+    let Some(mut ours) = groups.into_iter().map(reply::Fields::of).find(named) else { return Ok(None) };
+    let (delivered, pending) = (ours.id("last-delivered-id"), ours.number("pending"));
+    match (delivered, pending) {
+        (Some(delivered), Some(pending)) => Ok(Some(Standing { delivered, pending })),
+        _ => Err(Fault::Other("XINFO GROUPS does not tell how far the group has come".into())),
+    }
+}
+
+/// Which of these entries are pending in the group, whoever read them: all asked for in one round trip.
+pub async fn pending_among(
+    client: &Client,
+    stream: &Bytes,
+    group: &str,
+    ids: &[EntryId],
+) -> Result<BTreeSet<EntryId>, Fault> {
+    let pipeline = client.pipeline();
+    for id in ids {
+        let id = id.to_string();
+        let _: () = pipeline.xpending(key(stream), group, (0u64, id.as_str(), id.as_str(), 1u64)).await?;
+    }
+    let replies = pipeline.try_all::<Value>().await;
+    if replies.len() != ids.len() {
+        return Err(Fault::Lost("a pipeline's answers are missing".into()));
+    }
+    let mut pending = BTreeSet::new();
+    for (id, reply) in ids.iter().zip(replies) {
+        if matches!(reply?, Value::Array(found) if !found.is_empty()) {
+            pending.insert(*id);
+        }
+    }
+    Ok(pending)
 }
 
 /// Which of the streams have the group.

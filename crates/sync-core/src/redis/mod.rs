@@ -1,9 +1,12 @@
 //! Everything that speaks to the source Redis. Nothing here decides what to do about a failure: it says what
 //! failed ([`Fault`]), and the lane decides.
 
+pub mod cluster;
+pub(crate) mod commands;
 pub mod connection;
 pub mod dead_letters;
 pub mod discovery;
+pub mod entries;
 pub mod groups;
 pub(crate) mod ownership;
 pub(crate) mod reply;
@@ -23,6 +26,9 @@ pub enum Fault {
     /// The key holds another type.
     #[error("{0}")]
     WrongType(String),
+    /// The group was handed entries by another read than the one that this one was to follow; nothing was read.
+    #[error("{0}")]
+    Taken(String),
     /// A blocked read was ended; nothing was read.
     #[error("{0}")]
     Unblocked(String),
@@ -48,6 +54,7 @@ impl Fault {
         match text.split([' ', ':']).next().unwrap_or_default() {
             "NOGROUP" => Self::NoGroup(text),
             "WRONGTYPE" => Self::WrongType(text),
+            "TAKEN" => Self::Taken(text),
             "UNBLOCKED" => Self::Unblocked(text),
             "LOADING" | "BUSY" | "OOM" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN"
             | "MISCONF" | "NOREPLICAS" | "MOVED" | "ASK" => Self::Busy(text),

@@ -31,6 +31,14 @@ impl Listed {
             Self::Nameless => None,
         }
     }
+
+    /// The entry, if it is one.
+    pub(crate) fn into_entry(self) -> Option<Entry> {
+        match self {
+            Self::Entry(entry) => Some(entry),
+            Self::Deleted(_) | Self::Nameless => None,
+        }
+    }
 }
 
 /// XREADGROUP: `[[key, [entry…]]…]`, or nil when nothing arrived in time.
@@ -87,9 +95,11 @@ pub(crate) struct Page {
     pub(crate) listed: Vec<Listed>,
     /// What was pending but is deleted, and is pending no longer (Redis 7.0 and later).
     pub(crate) deleted: Vec<EntryId>,
+    /// The last entry that the group was handed: only on a Cluster, and with the last page.
+    pub(crate) delivered: Option<EntryId>,
 }
 
-/// XAUTOCLAIM: cursor, entries, deleted IDs.
+/// XAUTOCLAIM: cursor, entries, deleted IDs; from a Cluster also the last delivered ID.
 pub(crate) fn claimed(reply: Value) -> Result<Page, Malformed> {
     let Value::Array(parts) = reply else { return Err(Malformed("XAUTOCLAIM's answer is no array")) };
     let mut parts = parts.into_iter();
@@ -101,7 +111,8 @@ pub(crate) fn claimed(reply: Value) -> Result<Page, Malformed> {
         Some(Value::Array(ids)) => ids.into_iter().map(entry_id).collect::<Result<_, _>>()?,
         _ => Vec::new(),
     };
-    Ok(Page { next: cursor, listed: entries(listed)?, deleted })
+    let delivered = parts.next().map(entry_id).transpose()?;
+    Ok(Page { next: cursor, listed: entries(listed)?, deleted, delivered })
 }
 
 pub(crate) fn entry_id(value: Value) -> Result<EntryId, Malformed> {
@@ -149,6 +160,48 @@ pub(crate) fn field(map: Value, name: &str) -> Option<Value> {
     None
 }
 
+/// The names and values of one XINFO answer.
+pub(crate) struct Fields(Vec<(Value, Value)>);
+
+impl Fields {
+    pub(crate) fn of(reply: Value) -> Self {
+        match reply {
+            Value::Array(parts) => {
+                let mut pairs = Vec::with_capacity(parts.len() / 2);
+                let mut parts = parts.into_iter();
+                while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+                    pairs.push((name, value));
+                }
+                Self(pairs)
+            }
+            Value::Map(map) => Self(
+                map.inner()
+                    .into_iter()
+                    .map(|(name, value)| (Value::Bytes(name.into_bytes()), value))
+                    .collect(),
+            ),
+            _ => Self(Vec::new()),
+        }
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(key, _)| key.as_bytes() == Some(name.as_bytes())).map(|(_, value)| value)
+    }
+
+    pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
+        let at = self.0.iter().position(|(key, _)| key.as_bytes() == Some(name.as_bytes()))?;
+        Some(self.0.swap_remove(at).1)
+    }
+
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
+        self.get(name)?.as_u64()
+    }
+
+    pub(crate) fn id(&mut self, name: &str) -> Option<EntryId> {
+        entry_id(self.take(name)?).ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,11 +231,11 @@ mod tests {
     fn a_deleted_entry_does_not_spoil_its_batch() {
         let live = || array([text("2-0"), array([text("f"), text("v")])]);
         let reply = array([text("0-0"), array([live()]), array([text("1-0"), text("3-0")])]);
-        let Page { next, listed, deleted } = claimed(reply).expect("well formed");
+        let Page { next, listed, deleted, .. } = claimed(reply).expect("well formed");
         assert_eq!((next, listed.len()), (None, 1));
         assert_eq!(deleted, [EntryId { ms: 1, seq: 0 }, EntryId { ms: 3, seq: 0 }]);
         let before_7 = array([text("7-7"), array([Value::Null, live(), array([text("4-0"), Value::Null])])]);
-        let Page { next, listed, deleted } = claimed(before_7).expect("well formed");
+        let Page { next, listed, deleted, .. } = claimed(before_7).expect("well formed");
         assert_eq!((next, listed.len(), deleted.len()), (Some(EntryId { ms: 7, seq: 7 }), 3, 0));
         assert_eq!(listed[0], Listed::Nameless);
         assert_eq!(listed[2], Listed::Deleted(EntryId { ms: 4, seq: 0 }));

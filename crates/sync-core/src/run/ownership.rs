@@ -175,7 +175,7 @@ impl Ownership {
         let books = Books::new(&bridge.streams.group, bridge.redis.db, LEASE);
         let ends = Ends {
             lease: lease.clone(),
-            books: shared.then(|| books.clone()),
+            books: (shared && !connector.is_cluster()).then(|| books.clone()),
             portion: owned,
             weights,
             given_up,

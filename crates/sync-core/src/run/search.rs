@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fred::clients::Client;
-use fred::interfaces::ServerInterface;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
@@ -15,8 +14,8 @@ use super::deal::Found;
 use crate::bridge::Sink;
 use crate::lane::Shared;
 use crate::record::StreamName;
-use crate::redis::connection::Connection;
-use crate::redis::{Fault, discovery, groups};
+use crate::redis::connection::{Connection, select};
+use crate::redis::{Fault, cluster, discovery, groups};
 use crate::settings::{Discovery, StartId};
 use crate::telemetry::health::Severity;
 
@@ -94,6 +93,10 @@ impl Search {
     /// The streams to be read, by database. A database that cannot be searched now is absent: what was found there
     /// before goes on being read.
     async fn pass<S>(&mut self, shared: &Shared<S>, live: &Live) -> Found {
+        let mut live = live.clone();
+        if shared.connector.is_cluster() {
+            live.discovery.as_mut().map(cluster::search_its_database);
+        }
         let mut named: BTreeMap<u16, Vec<Bytes>> = BTreeMap::new();
         for stream in &shared.settings.named {
             named.entry(stream.db).or_default().push(stream.key.clone());
@@ -150,7 +153,6 @@ impl Search {
         db: u16,
         work: impl Fn(Client) -> F,
     ) -> Result<T, Fault> {
-        let number = u8::try_from(db).map_err(|_| Fault::Other(format!("database {db} is above 255")))?;
         loop {
             let kept = self.connection.take();
             let may_be_stale = kept.is_some();
@@ -159,7 +161,7 @@ impl Search {
                 None => shared.connector.connection(shared.default_db).await?,
             };
             let ask = async |client: Client| {
-                client.select(i64::from(number)).await?;
+                select(&client, db).await?;
                 work(client).await
             };
             match connection.run(ask).await {

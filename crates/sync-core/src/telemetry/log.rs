@@ -21,7 +21,7 @@ pub(crate) mod capture;
 mod format;
 mod template;
 
-pub(crate) use format::escape;
+pub use format::escape;
 use format::{Content, Line};
 pub use format::{FormatError, LogFormat};
 pub use template::Template;

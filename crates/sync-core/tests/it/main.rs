@@ -3,10 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod cluster;
 mod commands;
 mod contract;
 mod ownership;
 mod proxy;
 mod script;
+mod sentinel;
 mod source;
 mod statistics;

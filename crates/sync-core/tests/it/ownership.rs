@@ -226,6 +226,37 @@ async fn the_read_of_a_lost_connection_takes_nothing() {
 }
 
 #[tokio::test]
+async fn a_read_that_waits_when_its_membership_ends_takes_nothing() {
+    let metrics = sync_core::telemetry::metrics::Metrics::default();
+    let (numbers, seen) = (metrics.clone(), std::sync::Arc::new(std::sync::Mutex::new(Vec::new())));
+    let times_lost = move || numbers.counter("memberships_lost", "").get();
+    let when = seen.clone();
+    let script = Script::new(move |(_, number)| {
+        when.lock().unwrap().push((*number, times_lost()));
+        Fate::Delivered
+    });
+    let mut bridges = replicas(3, "waits", &script, 1).await;
+    bridges[0].metrics = metrics;
+    bridges[0].add("s", 1..=1).await;
+    bridges[0].start();
+    until("it is read", async || (script.arrived().len() == 1, ())).await;
+    for round in 1..=2u64 {
+        // What another member does to one whose lease ran out, and an entry in the same moment.
+        const END: &str = "for i = 2, #KEYS do redis.call('DEL', KEYS[i]) end \
+            return redis.call('XADD', KEYS[1], ARGV[1], 'n', ARGV[2])";
+        let mut keys = vec![bridges[0].key("s")];
+        keys.extend(keys_of_ours(&bridges[0].redis, &bridges[0].group).await);
+        let number = (round + 1).to_string();
+        let entry = vec![format!("{number}-1"), number];
+        let _: Value = bridges[0].redis.eval(END, keys, entry).await.unwrap();
+        until("it is read again", async || (script.arrived().len() as u64 == round + 1, ())).await;
+    }
+    bridges[0].stop().await;
+    let seen = seen.lock().unwrap().clone();
+    assert_eq!(seen, [(1, 0), (2, 1), (3, 2)], "each entry was taken by the membership after the one before");
+}
+
+#[tokio::test]
 async fn another_server_life_or_lost_books_make_everybody_join_again() {
     let script = Script::new(|_| Fate::Delivered);
     let streams = names(12);
@@ -239,12 +270,16 @@ async fn another_server_life_or_lost_books_make_everybody_join_again() {
     let prefix = format!("redis-sync:{{{}}}:", bridges[0].group);
     let mut numbers = 6..;
     let mut last = 5;
-    for damage in ["another life", "owners evicted", "members evicted", "a fence evicted"] {
+    for damage in ["another life", "an older state", "owners evicted", "members evicted", "a fence evicted"] {
         let before: Vec<u64> = bridges.iter().map(lost).collect();
         let redis = &bridges[0].redis;
         match damage {
             "another life" => {
                 let words = vec![format!("{prefix}members"), "#server".into(), "another".into()];
+                let _: Value = redis.custom(fred::cmd!("HSET"), words).await.unwrap();
+            }
+            "an older state" => {
+                let words = vec![format!("{prefix}members"), "#version".into(), "1".into()];
                 let _: Value = redis.custom(fred::cmd!("HSET"), words).await.unwrap();
             }
             "owners evicted" => redis.del(format!("{prefix}owners")).await.unwrap(),

@@ -168,3 +168,29 @@ fn what_left_is_forgotten_once_it_has_settled_unless_it_returned() {
     assert_eq!(streams.sweep().iter().map(|stream| stream.spelled.as_str()).collect::<Vec<_>>(), ["s1"]);
     assert!(!streams.has_returned(&Bytes::from("s1")) && streams.len() == 1);
 }
+
+#[test]
+fn where_reads_do_not_block_idle_streams_rest_between_two_looks() {
+    let mut streams = live(2, 100);
+    let now = Instant::now();
+    let later = now + BLOCK;
+    assert!(streams.next_step(SHARE, now).is_some());
+    streams.rest_until(later);
+    assert_eq!((streams.next_step(SHARE, now), streams.wake_at_after(now)), (None, Some(later)));
+    streams.had_entries(vec![1]);
+    assert!(streams.next_step(SHARE, now).is_some(), "what had something is read at once");
+    streams.had_entries(Vec::new());
+    assert_eq!(streams.next_step(SHARE, now), None);
+    streams.restart(0, now);
+    assert!(
+        matches!(streams.next_step(SHARE, now), Some(Step::Recover { .. })),
+        "what is pending does not wait"
+    );
+    streams.recovered(0, None);
+    assert!(
+        matches!(streams.next_step(SHARE, now), Some(Step::Read { .. })),
+        "nor do streams that are new here"
+    );
+    streams.rest_until(later);
+    assert!(streams.next_step(SHARE, later).is_some());
+}

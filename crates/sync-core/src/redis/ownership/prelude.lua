@@ -67,10 +67,11 @@ local server = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 
 -- A restart or a failover may have brought back an older state, and an eviction may have taken a part of it. Then
 -- nobody is a member any more: all that is known is deleted, and all join again.
 local known = get('#server')
-if (known and known ~= server) or tonumber(get('#owned') or 0) ~= redis.call('HLEN', owners) then
+local function begin_anew()
   delete_fences()
   redis.call('DEL', members, owners)
   set('#server', server)
   -- The names are gone, so fences of theirs may stand. Whoever has one notices within a lease.
   if not known then set('#claims_from', number(now + lease)) end
 end
+if (known and known ~= server) or tonumber(get('#owned') or 0) ~= redis.call('HLEN', owners) then begin_anew() end

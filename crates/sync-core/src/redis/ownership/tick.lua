@@ -4,6 +4,11 @@ local dead = {}
 for i = 7, #ARGV do dead[ARGV[i]] = true end
 local all = all_members()
 if not all[me] then return { 'fenced' } end
+-- An older state has come back, in a server that does not tell its run ID.
+if tonumber(version) > tonumber(get('#version')) then
+  begin_anew()
+  return { 'fenced' }
+end
 -- Where the lease of this member ran out too, the server could not be reached for so long: no sign of death.
 local away = all[me].expires < now
 local dropped = {}

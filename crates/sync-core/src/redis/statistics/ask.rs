@@ -9,6 +9,7 @@ use fred::types::Value;
 use super::account::Snapshot;
 use crate::record::{EntryId, StreamName};
 use crate::redis::connection::key;
+use crate::redis::reply::Fields;
 use crate::redis::{Fault, reply};
 
 /// What is asked of every stream.
@@ -159,46 +160,4 @@ fn list_consumers(consumers: Value) -> Vec<Consumer> {
         })
     };
     consumers.into_iter().filter_map(consumer).collect()
-}
-
-/// The names and values of one XINFO answer.
-struct Fields(Vec<(Value, Value)>);
-
-impl Fields {
-    fn of(reply: Value) -> Self {
-        match reply {
-            Value::Array(parts) => {
-                let mut pairs = Vec::with_capacity(parts.len() / 2);
-                let mut parts = parts.into_iter();
-                while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
-                    pairs.push((name, value));
-                }
-                Self(pairs)
-            }
-            Value::Map(map) => Self(
-                map.inner()
-                    .into_iter()
-                    .map(|(name, value)| (Value::Bytes(name.into_bytes()), value))
-                    .collect(),
-            ),
-            _ => Self(Vec::new()),
-        }
-    }
-
-    fn get(&self, name: &str) -> Option<&Value> {
-        self.0.iter().find(|(key, _)| key.as_bytes() == Some(name.as_bytes())).map(|(_, value)| value)
-    }
-
-    fn take(&mut self, name: &str) -> Option<Value> {
-        let at = self.0.iter().position(|(key, _)| key.as_bytes() == Some(name.as_bytes()))?;
-        Some(self.0.swap_remove(at).1)
-    }
-
-    fn number(&self, name: &str) -> Option<u64> {
-        self.get(name)?.as_u64()
-    }
-
-    fn id(&mut self, name: &str) -> Option<EntryId> {
-        reply::entry_id(self.take(name)?).ok()
-    }
 }

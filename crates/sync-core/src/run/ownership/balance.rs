@@ -49,7 +49,9 @@ pub(super) fn moves(
         .keys()
         .copied()
         .filter(|bucket| {
-            !view.owners.contains_key(bucket) && !mine.contains(bucket) && !giving.contains(bucket)
+            // One that is this member's own and not known to be: the answer to its claim was lost.
+            let free = view.owners.get(bucket).is_none_or(|owner| owner == me);
+            free && !mine.contains(bucket) && !giving.contains(bucket)
         })
         .collect();
     let from = free.len() * rank / members;
@@ -168,6 +170,10 @@ mod tests {
         view.members.insert("b".into(), member());
         assert_eq!(check(&view, &[1, 2], &[], true), Moves { give_up: vec![2], claim: vec![] });
         assert_eq!(check(&view, &[1], &[], true), Moves::default());
+        // The answer to a claim was lost.
+        view.owners = [(1, "a".to_owned()), (2, "b".to_owned())].into();
+        assert_eq!(check(&view, &[], &[], true), Moves { give_up: vec![], claim: vec![1] });
+        view.owners.clear();
         // The other one reads other streams: it may have no use for bucket 2.
         assert_eq!(check(&view, &[1], &[], false), Moves { give_up: vec![], claim: vec![2] });
         assert_eq!(check(&view, &[1, 2], &[], false), Moves::default());

@@ -206,7 +206,7 @@ fn disguises(c: char) -> bool {
 }
 
 /// The text with everything that could end or disguise a line written as Rust would: `\n`, `\u{1b}`.
-pub(crate) fn escape(text: &str) -> Cow<'_, str> {
+pub fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(disguises) {
         return Cow::Borrowed(text);
     }

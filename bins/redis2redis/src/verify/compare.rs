@@ -1,0 +1,341 @@
+//! One stream, entry by entry: both sides are merged by ID. Where they differ, the question is why, and whether they
+//! still do: a bridge may be running. So whatever is missing is judged only after the group was asked how far it has
+//! come: what it has acknowledged by then, the target must have.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io;
+
+use bytes::Bytes;
+use fred::clients::Client;
+use sync_core::rate_limit::RateLimiter;
+use sync_core::record::{Entry, EntryId, StreamName};
+use sync_core::redis::dead_letters::Found;
+use sync_core::redis::entries::{self, PageSize, StreamFacts};
+use sync_core::redis::{Fault, groups};
+use sync_core::settings::{StartId, StreamSettings};
+
+use super::pages::{LARGEST_PAGE, Pages};
+use super::report::Lines;
+use super::tally::{Tally, Verdict};
+use crate::naming::Place;
+
+/// What is found at once before it is judged.
+const SUSPECTS: usize = 500;
+const SUSPECT_BYTES: usize = 1 << 20;
+/// What a page of dead letters should occupy in memory.
+const LETTER_BYTES: usize = 1 << 20;
+
+/// One stream, and what is needed to read it on both sides: each client has the stream's database selected.
+pub(super) struct Pair<'a> {
+    pub(super) name: &'a StreamName,
+    pub(super) source: Client,
+    pub(super) place: &'a Place,
+    pub(super) target: Client,
+    pub(super) target_is_cluster: bool,
+    /// TARGET_STREAM_MAXLEN
+    pub(super) maxlen: u64,
+    pub(super) settings: &'a StreamSettings,
+    pub(super) limiter: &'a RateLimiter,
+}
+
+/// What keeps a stream from being compared.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    Source(Fault),
+    Target(Fault),
+    Output(io::Error),
+    /// It is on neither side.
+    Absent,
+}
+
+impl Pair<'_> {
+    pub(super) fn source_pages(&self, after: EntryId, until: EntryId) -> Pages {
+        Pages::read(self.source.clone(), self.name.key.clone(), after, until, Some(self.limiter.clone()))
+    }
+
+    fn target_pages(&self, until: EntryId) -> Pages {
+        Pages::read(self.target.clone(), self.place.key.clone(), EntryId::default(), until, None)
+    }
+
+    /// Whether the filter lets the entry through.
+    pub(super) fn passes(&self, entry: &Entry) -> bool {
+        self.settings.filter.as_ref().is_none_or(|filter| filter.passes(entry))
+    }
+
+    /// Whether the bridge has nothing to do with an entry of the source that the target does not have.
+    fn left_out(&self, entry: &Entry) -> Option<Verdict> {
+        match self.settings.start_id {
+            StartId::After(start) if entry.id <= start => Some(Verdict::BeforeStart),
+            _ => (!self.passes(entry)).then_some(Verdict::Filtered),
+        }
+    }
+
+    async fn source_facts(&self) -> Result<Option<StreamFacts>, Trouble> {
+        self.limiter.take().await;
+        entries::facts(&self.source, &self.name.key).await.map_err(Trouble::Source)
+    }
+
+    async fn target_facts(&self) -> Result<Option<StreamFacts>, Trouble> {
+        entries::facts(&self.target, &self.place.key).await.map_err(Trouble::Target)
+    }
+}
+
+/// Compares the stream as it was when this began: what arrives at the source later is not looked at.
+pub(super) async fn compare(pair: &Pair<'_>, lines: &mut Lines<'_>) -> Result<Tally, Trouble> {
+    // The target first: what a bridge has brought there by then, the source has as well.
+    let there = pair.target_facts().await?;
+    let here = pair.source_facts().await?;
+    if here.is_none() && there.is_none() {
+        return Err(Trouble::Absent);
+    }
+    let newest = |facts: Option<StreamFacts>| facts.map_or_else(EntryId::default, |facts| facts.newest);
+    let until = newest(here).max(newest(there));
+    let (mut source, mut target) = (pair.source_pages(EntryId::default(), until), pair.target_pages(until));
+    let mut court = Court::new(pair, newest(there));
+    loop {
+        let left = source.peek().await.map_err(Trouble::Source)?;
+        let right = target.peek().await.map_err(Trouble::Target)?;
+        let order = match (left, right) {
+            (None, None) => break,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(left), Some(right)) => left.id.cmp(&right.id),
+        };
+        let left = if order.is_le() { source.take() } else { None };
+        let right = if order.is_ge() { target.take() } else { None };
+        match (left, right) {
+            (Some(left), Some(right)) if left == right => court.tally.count(Verdict::Same),
+            (Some(left), Some(_)) => court.suspects.push(Suspect::Differs(left.id)),
+            (Some(left), None) => match pair.left_out(&left) {
+                Some(verdict) => court.tally.count(verdict),
+                None => {
+                    court.bytes += left.size();
+                    court.suspects.push(Suspect::Missing(left));
+                }
+            },
+            (None, Some(right)) => court.suspects.push(Suspect::Extra(right.id)),
+            (None, None) => {}
+        }
+        if court.suspects.len() >= SUSPECTS || court.bytes >= SUSPECT_BYTES {
+            court.judge(lines).await?;
+        }
+    }
+    court.judge(lines).await?;
+    Ok(court.tally)
+}
+
+/// An entry that is not the same on both sides, or was not when it was read.
+enum Suspect {
+    /// Only at the source.
+    Missing(Entry),
+    /// Only at the target.
+    Extra(EntryId),
+    /// Other content.
+    Differs(EntryId),
+}
+
+/// Says what becomes of suspects, in their order.
+struct Court<'a> {
+    pair: &'a Pair<'a>,
+    /// The target's newest ID before anything was read. What was missing at or below it stays missing: a stream's IDs
+    /// only grow.
+    newest: EntryId,
+    suspects: Vec<Suspect>,
+    bytes: usize,
+    letters: Letters,
+    tally: Tally,
+}
+
+impl<'a> Court<'a> {
+    fn new(pair: &'a Pair<'a>, newest: EntryId) -> Self {
+        let key = [&pair.name.key[..], pair.settings.dead_letter_suffix.as_bytes()].concat().into();
+        Self {
+            pair,
+            newest,
+            suspects: Vec::new(),
+            bytes: 0,
+            letters: Letters::of(key),
+            tally: Tally::default(),
+        }
+    }
+
+    async fn judge(&mut self, lines: &mut Lines<'_>) -> Result<(), Trouble> {
+        let suspects = std::mem::take(&mut self.suspects);
+        self.bytes = 0;
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        let missing: Vec<EntryId> = suspects
+            .iter()
+            .filter_map(|suspect| match suspect {
+                Suspect::Missing(entry) => Some(entry.id),
+                Suspect::Extra(_) | Suspect::Differs(_) => None,
+            })
+            .collect();
+        // In this order: what is acknowledged now is at the target or among the letters from now on.
+        let waiting = self.waiting(&missing).await?;
+        let here = self.pair.source_facts().await?;
+        let there = self.pair.target_facts().await?;
+        let arrived = self.arrived(&missing, there).await?;
+        self.letters.read_on(self.pair).await?;
+        for suspect in suspects {
+            let (id, verdict) = match suspect {
+                Suspect::Differs(id) => (id, Verdict::Differs),
+                Suspect::Extra(id) if trimmed_at_source(here, id) => (id, Verdict::TrimmedAtSource),
+                Suspect::Extra(id) => (id, Verdict::Extra),
+                Suspect::Missing(entry) => (
+                    entry.id,
+                    match arrived.get(&entry.id) {
+                        Some(fields) if *fields == entry.fields => Verdict::Same,
+                        Some(_) => Verdict::Differs,
+                        None if trimmed_at_target(there, entry.id, self.pair.maxlen) => {
+                            Verdict::TrimmedAtTarget
+                        }
+                        None if waiting.contains(&entry.id) => Verdict::Waiting,
+                        None if self.letters.ids.contains(&entry.id) => Verdict::DeadLettered,
+                        None => Verdict::Missing,
+                    },
+                ),
+            };
+            self.tally.count(verdict);
+            let below = there.is_some_and(|there| id <= there.newest);
+            lines.entry(id, verdict, below, self.letters.ids.contains(&id)).map_err(Trouble::Output)?;
+        }
+        Ok(())
+    }
+
+    /// Which of these the group has not acknowledged. Where there is no group, a bridge makes one that begins with all
+    /// of them, unless it may not.
+    async fn waiting(&self, missing: &[EntryId]) -> Result<BTreeSet<EntryId>, Trouble> {
+        let Pair { name, source, settings, .. } = self.pair;
+        if missing.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let standing = groups::standing(source, &name.key, &settings.group).await.map_err(Trouble::Source)?;
+        let Some(standing) = standing else {
+            return Ok(missing.iter().filter(|_| settings.auto_create_groups).copied().collect());
+        };
+        // IDs ascend.
+        let (handed, new) = missing.split_at(missing.partition_point(|id| *id <= standing.delivered));
+        let mut waiting = BTreeSet::from_iter(new.iter().copied());
+        if standing.pending > 0 && !handed.is_empty() {
+            let pending = groups::pending_among(source, &name.key, &settings.group, handed).await;
+            waiting.extend(pending.map_err(Trouble::Source)?);
+        }
+        Ok(waiting)
+    }
+
+    /// What has come to the target since its pages were read.
+    async fn arrived(
+        &self,
+        missing: &[EntryId],
+        there: Option<StreamFacts>,
+    ) -> Result<BTreeMap<EntryId, Fields>, Trouble> {
+        let is_new = |id: &&EntryId| there.is_some_and(|there| **id > self.newest && **id <= there.newest);
+        let new: Vec<EntryId> = missing.iter().filter(is_new).copied().collect();
+        if new.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let found = entries::among(&self.pair.target, &self.pair.place.key, &new).await;
+        Ok(found.map_err(Trouble::Target)?.into_iter().map(|entry| (entry.id, entry.fields)).collect())
+    }
+}
+
+type Fields = Vec<(Bytes, Bytes)>;
+
+fn trimmed_at_source(here: Option<StreamFacts>, id: EntryId) -> bool {
+    here.is_some_and(|here| id < here.first.unwrap_or(here.newest) || (here.length == 0 && id <= here.newest))
+}
+
+/// The rule by which the bridge takes an entry for delivered: it is older than all that is left, and what is missing was
+/// not deleted by name. Before Redis 7.0 nobody counts what was added: there the cap must have been reached.
+fn trimmed_at_target(there: Option<StreamFacts>, id: EntryId, maxlen: u64) -> bool {
+    let Some(there) = there else { return false };
+    if id > there.newest || there.first.is_some_and(|first| id >= first) {
+        return false;
+    }
+    match there.added {
+        Some(added) => added > there.length && there.deleted == Some(EntryId::default()),
+        None => maxlen > 0 && there.length >= maxlen,
+    }
+}
+
+/// The IDs of the entries that stand in the group's dead letters: 16 bytes for each in memory.
+struct Letters {
+    key: Bytes,
+    after: EntryId,
+    size: PageSize,
+    ids: HashSet<EntryId>,
+}
+
+impl Letters {
+    fn of(key: Bytes) -> Self {
+        let size = PageSize::new(LETTER_BYTES, LARGEST_PAGE);
+        Self { key, after: EntryId::default(), size, ids: HashSet::new() }
+    }
+
+    /// Reads what was written since the last time.
+    async fn read_on(&mut self, pair: &Pair<'_>) -> Result<(), Trouble> {
+        loop {
+            pair.limiter.take().await;
+            let count = self.size.count();
+            let page = entries::page(&pair.source, &self.key, self.after, EntryId::MAX, count).await;
+            let page = page.map_err(Trouble::Source)?;
+            self.size.learn(&page);
+            let Some(last) = page.last() else { return Ok(()) };
+            self.after = last.id;
+            let own = |found: &Found| found.group() == pair.settings.group;
+            self.ids
+                .extend(page.into_iter().filter_map(Found::parse).filter(own).map(|found| found.entry.id));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(ms: u64) -> EntryId {
+        EntryId { ms, seq: 0 }
+    }
+
+    fn facts(length: u64, first: Option<u64>, newest: u64) -> StreamFacts {
+        StreamFacts { length, first: first.map(id), newest: id(newest), added: None, deleted: None }
+    }
+
+    #[test]
+    fn trimmed_at_the_source_is_what_is_older_than_all_it_holds() {
+        let check =
+            |here, at, expected| assert_eq!(trimmed_at_source(here, id(at)), expected, "{here:?} {at}");
+        check(Some(facts(3, Some(5), 9)), 4, true);
+        check(Some(facts(3, Some(5), 9)), 6, false);
+        check(Some(facts(3, Some(5), 9)), 10, false);
+        check(Some(facts(0, None, 9)), 9, true);
+        check(Some(facts(0, None, 9)), 10, false);
+        check(None, 4, false);
+    }
+
+    #[test]
+    fn trimmed_at_the_target_must_be_proved() {
+        let seven = |added, deleted| StreamFacts {
+            added: Some(added),
+            deleted: Some(id(deleted)),
+            ..facts(3, Some(5), 9)
+        };
+        let check = |there, at, maxlen, expected| {
+            assert_eq!(trimmed_at_target(there, id(at), maxlen), expected, "{there:?} {at}");
+        };
+        check(Some(seven(4, 0)), 4, 0, true);
+        check(Some(seven(4, 0)), 6, 0, false);
+        check(Some(seven(3, 0)), 4, 0, false);
+        check(Some(seven(4, 2)), 4, 0, false);
+        check(Some(facts(3, Some(5), 9)), 4, 0, false);
+        check(Some(facts(3, Some(5), 9)), 4, 3, true);
+        check(Some(facts(3, Some(5), 9)), 4, 4, false);
+        let emptied = StreamFacts { added: Some(9), deleted: Some(id(0)), ..facts(0, None, 9) };
+        check(Some(emptied), 9, 0, true);
+        check(Some(emptied), 10, 0, false);
+        check(None, 4, 0, false);
+    }
+}
