@@ -184,6 +184,9 @@ impl Exhibit {
             sums = (sums.0 + written, sums.1 + delivered, sums.2 + acknowledged, sums.3 + group.pending);
         }
         println!("{:32} {:8} {:9} {:12} {:7}", "all", sums.0, sums.1, sums.2, sums.3);
+        if self.replicas.len() > 1 {
+            println!("{}", self.shares()?);
+        }
         for replica in self.replicas {
             if let Err(error) = replica.stop() {
                 println!("{error:#}");
