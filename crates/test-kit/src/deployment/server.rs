@@ -89,10 +89,8 @@ impl Server {
 
     /// Suspends it, or lets it go on: it takes connections and answers nothing.
     pub fn suspend(&mut self, suspended: bool) {
-        let pid = self.child.as_ref().expect("it runs").id().to_string();
-        let signal = if suspended { "-STOP" } else { "-CONT" };
-        let sent = Command::new("kill").args([signal, &pid]).status();
-        assert!(sent.is_ok_and(|status| status.success()), "kill {signal} {pid}");
+        let pid = self.child.as_ref().expect("it runs").id();
+        crate::signal(pid, if suspended { "STOP" } else { "CONT" });
         self.suspended = suspended;
     }
 
