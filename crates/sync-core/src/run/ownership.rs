@@ -417,6 +417,7 @@ impl Ownership {
         let (books, name) = (&self.books, &term.name);
         let answer = connection.run(async |client| books.release(&client, name, &going).await).await?;
         term.giving.retain(|bucket, _| !going.contains(bucket));
+        term.view.owners.retain(|bucket, _| !going.contains(bucket));
         Ok(answer)
     }
 
