@@ -203,6 +203,14 @@ impl Ownership {
         (shared.then(ownership), ends)
     }
 
+    /// Whether the books name no member, dead or alive. One attempt.
+    pub(super) async fn nobody_was_here(&self) -> Result<bool, NotJoined> {
+        let mut connection = self.connector.connection(self.home).await?;
+        self.limiter.spend(1);
+        let members = connection.run(async |client| self.books.members(&client).await).await?;
+        Ok(members.is_empty())
+    }
+
     /// One attempt to become a member. `before` is the name that this process had.
     pub(super) async fn join(&self, before: Option<&str>) -> Result<Term, NotJoined> {
         let mut connection = self.connector.connection(self.home).await?;
