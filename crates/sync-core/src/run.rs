@@ -8,7 +8,6 @@ mod keeper;
 mod ownership;
 mod search;
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -247,11 +246,11 @@ enum Started<T, E> {
 }
 
 /// Attempts at start are bounded by the settings; a stop ends them.
-async fn at_start<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
+async fn at_start<T, E: std::fmt::Display>(
     what: &str,
     retry: RetrySettings,
     stop: &Shutdown,
-    attempt: impl Fn() -> F,
+    mut attempt: impl AsyncFnMut() -> Result<T, E>,
 ) -> Started<T, E> {
     let mut backoff = Backoff::new(retry);
     let mut attempts = 0;

@@ -24,7 +24,7 @@ fn names() -> Vec<String> {
 }
 
 /// Adds entries, each until the Cluster has confirmed it: also while a primary is replaced or a slot is on its way.
-async fn add_surely(bridge: &Bridge, stream: &str, numbers: impl IntoIterator<Item = u64>) {
+pub(crate) async fn add_surely(bridge: &Bridge, stream: &str, numbers: impl IntoIterator<Item = u64>) {
     for number in numbers {
         until("an entry to be taken", async || {
             let fields = vec![("n", number.to_string())];
