@@ -1,6 +1,6 @@
 //! Replicas that share the streams of a Cluster. The books stand at one of its nodes, and there are no fences.
 
-use test_kit::deployment::cluster::Cluster;
+use test_kit::cluster::Cluster;
 
 use super::*;
 use crate::cluster::add_surely;
@@ -34,7 +34,7 @@ fn books(bridge: &Bridge) -> String {
 
 fn nothing_is_left(cluster: &Cluster) {
     for node in cluster.primaries() {
-        assert_eq!(node.ask(&["KEYS", "redis-sync:*"]).trim(), "", "the last one leaves nothing behind");
+        assert_eq!(node.ask(0, &["KEYS", "redis-sync:*"]).list(), [], "the last one leaves nothing behind");
     }
 }
 
@@ -101,7 +101,7 @@ async fn what_a_dead_replica_had_is_taken_over_in_order() {
 async fn while_a_node_without_the_books_is_away_the_others_streams_go_on() {
     let mut cluster = Cluster::start();
     for node in cluster.nodes() {
-        node.ask(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]);
+        node.ask(0, &["CONFIG", "SET", "cluster-require-full-coverage", "no"]);
     }
     let script = Script::new(|_| Fate::Delivered);
     let streams = names(STREAMS);
@@ -115,7 +115,7 @@ async fn while_a_node_without_the_books_is_away_the_others_streams_go_on() {
     let with_books = cluster.owner_of(&books(&bridges[0])).port;
     let victim = cluster.primaries().into_iter().find(|node| node.port != with_books).unwrap();
     let (port, its) = (victim.port, victim.port.to_string());
-    victim.ask(&["SAVE"]);
+    victim.ask(0, &["SAVE"]);
     let replica = cluster.nodes().find(|node| node.info("master_port").as_ref() == Some(&its)).unwrap().port;
     let others: Vec<_> =
         streams.iter().filter(|it| cluster.owner_of(&bridges[0].key(it)).port != port).cloned().collect();
@@ -128,7 +128,7 @@ async fn while_a_node_without_the_books_is_away_the_others_streams_go_on() {
         last += 1;
         for stream in &others {
             let (key, id, number) = (bridges[0].key(stream), format!("{last}-1"), last.to_string());
-            cluster.owner_of(&key).ask(&["XADD", &key, &id, "n", &number]);
+            cluster.ask(&["XADD", &key, &id, "n", &number]);
         }
         all_arrived(&script, &others, &bridges[0], 1..=last).await;
     }

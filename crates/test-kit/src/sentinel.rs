@@ -1,12 +1,12 @@
-//! A primary, its replica, and three sentinels that watch them under the name `main`.
+//! A primary, its two replicas, and three sentinels that watch them under the name `main`.
 
-use super::server::{Server, wait_for};
+use crate::redis::Redis;
+use crate::{LONG, wait_for, wait_until};
 
 /// It ends with the value.
-#[derive(Debug)]
 pub struct Sentinels {
-    sentinels: Vec<Server>,
-    servers: Vec<Server>,
+    sentinels: Vec<Redis>,
+    servers: Vec<Redis>,
     passwords: Passwords,
 }
 
@@ -20,35 +20,35 @@ pub struct Passwords {
 }
 
 impl Sentinels {
-    /// Up, with each sentinel knowing all the others and the replica.
+    /// Up, with each sentinel knowing all the others and the replicas.
     pub fn start() -> Self {
         Self::with(Passwords::default())
     }
 
     /// The same with passwords.
     pub fn with(passwords: Passwords) -> Self {
-        let mut options = vec!["--save", ""];
-        options.extend(passwords.servers.iter().flat_map(|it| ["--masterauth", it]));
-        let primary = Server::with("", passwords.servers, &options);
+        let mut options: Vec<&str> = passwords.servers.iter().flat_map(|it| ["--masterauth", it]).collect();
+        let primary = Redis::guarded("", passwords.servers, &options);
         let port = primary.port.to_string();
         options.extend(["--replicaof", "127.0.0.1", &port]);
-        let replica = Server::with("", passwords.servers, &options);
+        let replica = || Redis::guarded("", passwords.servers, &options);
+        let servers = vec![replica(), replica(), primary];
+        servers[2].wait_for_replicas(2);
         let mut file = format!(
             "sentinel monitor main 127.0.0.1 {port} 2\nsentinel down-after-milliseconds main 1000\n\
-             sentinel failover-timeout main 5000\n"
+             sentinel failover-timeout main 3000\n"
         );
         if let Some(password) = passwords.servers {
             file += &format!("sentinel auth-pass main {password}\n");
         }
-        primary.wait_for_replicas(1);
-        let sentinel = |_| Server::with(&file, passwords.sentinels, &["--sentinel"]);
-        let sentinels: Vec<Server> = (0..3).map(sentinel).collect();
-        let watched = Self { sentinels, servers: vec![primary, replica], passwords };
-        wait_for("the sentinels know each other", || watched.states(), || watched.agree().then_some(()));
+        let sentinel = |_| Redis::guarded(&file, passwords.sentinels, &["--sentinel"]);
+        let watched = Self { sentinels: (0..3).map(sentinel).collect(), servers, passwords };
+        let agree = || watched.states().iter().all(|state| state.contains("slaves=2,sentinels=3"));
+        wait_until("the sentinels know each other", || watched.states(), agree);
         watched
     }
 
-    /// For SOURCE_REDIS_URL.
+    /// As in settings.
     pub fn url(&self) -> String {
         let ports: Vec<u16> = self.sentinels.iter().map(|sentinel| sentinel.port).collect();
         let [first, second, third] = ports[..] else { panic!("three sentinels") };
@@ -60,48 +60,47 @@ impl Sentinels {
         )
     }
 
-    /// The server that all sentinels take for the primary.
-    pub fn primary(&self) -> &Server {
-        let port = wait_for("one primary", || self.states(), || self.agreed_primary());
-        self.servers.iter().find(|server| server.port == port).expect("it is one of the two")
+    /// The server that all sentinels take for the primary, and that takes itself for it.
+    pub fn primary(&self) -> &Redis {
+        let port = wait_for("one primary", LONG, || self.states(), || self.agreed_primary());
+        self.servers.iter().find(|server| server.port == port).expect("it is one of them")
     }
 
-    /// `kill -9` of the primary, once its replica has all that it has; returns when the replica is primary.
+    /// The server with this port.
+    pub fn server(&mut self, port: u16) -> &mut Redis {
+        self.servers.iter_mut().find(|server| server.port == port).expect("it is one of them")
+    }
+
+    /// `kill -9` of the primary, once its replicas have all that it has; returns when one of them is primary.
     pub fn kill_primary(&mut self) {
         let port = self.primary().port;
-        let primary =
-            self.servers.iter_mut().find(|server| server.port == port).expect("it is one of the two");
-        primary.wait_for_replicas(1);
+        let primary = self.server(port);
+        primary.wait_for_replicas(2);
         primary.kill();
         self.wait_until_replaced(port);
     }
 
-    /// SENTINEL FAILOVER: the primary lives, and becomes the replica of its replica.
+    /// SENTINEL FAILOVER: the primary lives, and becomes a replica of one of its replicas.
     pub fn fail_over(&self) {
         let port = self.primary().port;
-        self.sentinels[0].ask(&["SENTINEL", "FAILOVER", "main"]);
+        self.sentinels[0].ask(0, &["SENTINEL", "FAILOVER", "main"]);
         self.wait_until_replaced(port);
     }
 
     fn wait_until_replaced(&self, port: u16) {
-        let replaced = || self.agreed_primary().filter(|primary| *primary != port).map(drop);
-        wait_for("another primary", || self.states(), replaced);
+        let replaced = || self.agreed_primary().is_some_and(|primary| primary != port);
+        wait_until("another primary", || self.states(), replaced);
     }
 
     fn agreed_primary(&self) -> Option<u16> {
-        let primary = |sentinel: &Server| {
-            let address = sentinel.try_ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"]).ok()?;
-            address.lines().nth(1)?.trim().parse::<u16>().ok()
+        let primary = |sentinel: &Redis| {
+            let address = sentinel.try_ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"]).ok()?.list();
+            address.get(1)?.text().parse::<u16>().ok()
         };
         let primaries: Vec<_> = self.sentinels.iter().map(primary).collect();
         let agreed = primaries[0].filter(|first| primaries.iter().all(|other| *other == Some(*first)))?;
         let server = self.servers.iter().find(|server| server.port == agreed)?;
         (server.info("role")? == "master").then_some(agreed)
-    }
-
-    fn agree(&self) -> bool {
-        let knows = |state: &String| state.contains("slaves=1,sentinels=3");
-        self.states().iter().all(knows)
     }
 
     fn states(&self) -> Vec<String> {
