@@ -8,7 +8,6 @@ mod keeper;
 mod ownership;
 mod search;
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -124,7 +123,7 @@ pub async fn run<S: Sink>(mut bridge: Bridge<S>) -> Result<(), StartError> {
     }
     let stop = bridge.stop.clone();
     let statistics = Statistics::new(&bridge.streams, bridge.limiter.clone());
-    let (sharing, ends) = Ownership::new(&bridge, &connector, &statistics);
+    let (mut sharing, ends) = Ownership::new(&bridge, &connector, &statistics);
     let source = format!("source Redis at {}", connector.address());
     let searcher =
         at_start(&source, bridge.redis.retry, &stop, || connector.connection(bridge.redis.db)).await;
@@ -184,7 +183,7 @@ pub async fn run<S: Sink>(mut bridge: Bridge<S>) -> Result<(), StartError> {
         settings: bridge.streams,
     });
     let mut search = Search::new(searcher);
-    let term = match &sharing {
+    let term = match &mut sharing {
         Some(ownership) => match first_start(ownership, &shared, &mut search, &bridge.live).await? {
             Some(term) => Some(term),
             None => return Ok(()),
@@ -237,21 +236,22 @@ pub async fn run<S: Sink>(mut bridge: Bridge<S>) -> Result<(), StartError> {
 
 /// Becomes one of the replicas; `None` when a stop came first. Whoever finds none that ever was there is the first one.
 async fn first_start<S: Sink>(
-    ownership: &Ownership,
+    ownership: &mut Ownership,
     shared: &Shared<S>,
     search: &mut Search,
     live: &watch::Receiver<Live>,
 ) -> Result<Option<Term>, StartError> {
     let (retry, stop) = (shared.redis_retry, &shared.stop);
-    let nobody = match at_start("other replicas", retry, stop, || ownership.nobody_was_here()).await {
-        Started::Yes(nobody) => nobody,
-        Started::Stopped => return Ok(None),
-        Started::No(reason, attempts) => return Err(shared.cannot_share(reason, attempts)),
-    };
+    let nobody =
+        match at_start("other replicas", retry, stop, async || ownership.nobody_was_here().await).await {
+            Started::Yes(nobody) => nobody,
+            Started::Stopped => return Ok(None),
+            Started::No(reason, attempts) => return Err(shared.cannot_share(reason, attempts)),
+        };
     if nobody {
         search.begin_at_the_end(shared, live).await;
     }
-    match at_start("other replicas", retry, stop, || ownership.join(None)).await {
+    match at_start("other replicas", retry, stop, async || ownership.join(None).await).await {
         Started::Yes(term) => Ok(Some(term)),
         Started::Stopped => Ok(None),
         Started::No(reason, attempts) => Err(shared.cannot_share(reason, attempts)),
@@ -277,11 +277,11 @@ enum Started<T, E> {
 }
 
 /// Attempts at start are bounded by the settings; a stop ends them.
-async fn at_start<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
+async fn at_start<T, E: std::fmt::Display>(
     what: &str,
     retry: RetrySettings,
     stop: &Shutdown,
-    attempt: impl Fn() -> F,
+    mut attempt: impl AsyncFnMut() -> Result<T, E>,
 ) -> Started<T, E> {
     let mut backoff = Backoff::new(retry);
     let mut attempts = 0;

@@ -1,209 +1,182 @@
-//! A private Cluster, and a primary with replicas under Sentinels: real ones, quick to notice.
+//! A Redis Cluster of six processes: three primaries, each with a replica.
 
-use std::fs::{self, File};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use tempfile::TempDir;
+use crate::redis::{Redis, Reply};
+use crate::{LONG, free_port, wait_for, wait_until};
 
-use crate::redis::{Client, Redis, Reply};
-use crate::{end, free_port, wait_until};
+/// How long a node may be silent before the others replace it, in milliseconds.
+const NODE_TIMEOUT: &str = "2000";
 
-/// Replicas begin at once.
-const QUICK_SYNC: [&str; 2] = ["--repl-diskless-sync-delay", "0"];
+const SLOTS: usize = 16384;
 
-/// Three primaries with a replica each. They end with the value.
+/// Port and slots of each primary, in order of the ports.
+type Owners = Vec<(u16, Vec<(u16, u16)>)>;
+
+/// It ends with the value.
 pub struct Cluster {
-    pub nodes: Vec<Redis>,
+    nodes: Vec<Redis>,
 }
 
 impl Cluster {
+    /// Up, of one mind, and with replicas that would take over.
     pub fn start() -> Self {
-        let node = || {
+        let node = |_| {
             let bus = free_port().to_string();
-            let cluster =
-                ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", &bus];
-            Redis::with(&[&cluster[..], &QUICK_SYNC].concat())
+            let timeout = ["--cluster-node-timeout", NODE_TIMEOUT];
+            Redis::with(&[&["--cluster-enabled", "yes", "--cluster-port", &bus], &timeout[..]].concat())
         };
-        let cluster = Self { nodes: (0..6).map(|_| node()).collect() };
-        let addresses = cluster.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
-        cli(["--cluster", "create"]
-            .map(str::to_owned)
-            .into_iter()
-            .chain(addresses)
-            .chain(["--cluster-replicas", "1", "--cluster-yes"].map(str::to_owned)));
-        cluster.wait_ok(6);
-        let replication = || -> String {
-            cluster.nodes.iter().map(|node| node.ask(0, &["INFO", "replication"]).text()).collect()
-        };
-        // A replica that never had its primary's data does not take over.
-        wait_until("the replicas are in step", replication, || {
-            replication().matches("state=online").count() == 3
-        });
+        let cluster = Self { nodes: (0..6).map(node).collect() };
+        let addresses: Vec<String> =
+            cluster.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        let mut arguments = vec!["--cluster", "create"];
+        arguments.extend(addresses.iter().map(String::as_str));
+        arguments.extend(["--cluster-replicas", "1", "--cluster-yes"]);
+        redis_cli(&arguments).unwrap_or_else(|error| panic!("redis-cli --cluster create: {error}"));
+        cluster.wait_until_well();
+        for primary in cluster.primaries() {
+            primary.wait_for_replicas(1);
+        }
         cluster
     }
 
-    /// Waits until so many nodes say that all is well.
-    pub fn wait_ok(&self, nodes: usize) {
-        let well = || -> Vec<u16> {
-            let is_well = |node: &&Redis| {
-                let answer =
-                    Client::open(node.port).and_then(|mut client| client.ask(&[b"CLUSTER", b"INFO"]));
-                answer.is_ok_and(|answer| answer.text().contains("cluster_state:ok"))
-            };
-            self.nodes.iter().filter(is_well).map(|node| node.port).collect()
-        };
-        wait_until("the Cluster is up", well, || well().len() >= nodes);
-    }
-
     /// As in settings.
     pub fn url(&self) -> String {
-        let mut ports = self.nodes.iter().map(|node| node.port);
-        let first = ports.next().expect("six nodes");
-        let others: Vec<_> = ports.map(|port| format!("node=127.0.0.1:{port}")).collect();
-        format!("redis-cluster://127.0.0.1:{first}?{}", others.join("&"))
+        let ports: Vec<String> = self.nodes.iter().map(|node| node.port.to_string()).collect();
+        let others: Vec<String> = ports[1..].iter().map(|port| format!("node=127.0.0.1:{port}")).collect();
+        format!("redis-cluster://127.0.0.1:{}?{}", ports[0], others.join("&"))
     }
 
-    /// One command, at the node that has the key.
+    /// The processes that run.
+    pub fn nodes(&self) -> impl Iterator<Item = &Redis> {
+        self.nodes.iter().filter(|node| node.is_up())
+    }
+
+    /// Those of them that own slots.
+    pub fn primaries(&self) -> Vec<&Redis> {
+        let owners = self.owners();
+        self.nodes().filter(|node| owners.iter().any(|(port, _)| *port == node.port)).collect()
+    }
+
+    /// The primary that owns a key's slot.
+    pub fn owner_of(&self, key: &str) -> &Redis {
+        let slot = self.slot_of(key);
+        let owners = self.owners();
+        let owns = |slots: &[(u16, u16)]| slots.iter().any(|(first, last)| (*first..=*last).contains(&slot));
+        let port = owners.iter().find(|(_, slots)| owns(slots)).map(|(port, _)| *port);
+        self.nodes().find(|node| Some(node.port) == port).expect("each slot has an owner that runs")
+    }
+
+    /// One command, where its key is: the second word.
     pub fn ask(&self, words: &[&str]) -> Reply {
-        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-        let mut ports: Vec<u16> = self.nodes.iter().map(|node| node.port).collect();
-        for _ in 0..20 {
-            let port = ports.pop().expect("a node answers");
-            match Client::open(port).and_then(|mut client| client.ask(&words)) {
-                Err(_) => {}
-                Ok(Reply::Error(error)) if error.starts_with("MOVED") => {
-                    let (_, port) = error.rsplit_once(':').expect("MOVED slot host:port");
-                    ports.push(port.parse().expect("a port"));
-                }
-                Ok(reply) => return reply,
-            }
-        }
-        panic!("no node answers {words:?}");
+        self.owner_of(words[1]).ask(0, words)
     }
 
-    /// Which of the nodes has this key.
-    pub fn owner(&self, key: &str) -> usize {
-        let slot = self.ask(&["CLUSTER", "KEYSLOT", key]).text();
-        let slots = self.ask(&["CLUSTER", "SLOTS"]).list();
-        let slot: i64 = slot.parse().expect("a slot");
-        let has = |range: &Vec<Reply>| {
-            let bound = |at: usize| range[at].text().parse::<i64>().expect("a slot");
-            (bound(0)..=bound(1)).contains(&slot)
-        };
-        let range = slots.into_iter().map(Reply::list).find(has).expect("every slot has an owner");
-        let port = range[2].clone().list()[1].text();
-        self.nodes.iter().position(|node| node.port.to_string() == port).expect("one of ours")
+    /// `kill -9` of the primary that owns a key's slot, once its replica has all that it has.
+    pub fn kill_owner_of(&mut self, key: &str) {
+        let port = self.owner_of(key).port;
+        let node = self.node(port);
+        node.wait_for_replicas(1);
+        node.kill();
     }
 
-    /// Moves slots from one node to another, while both work.
-    pub fn move_slots(&self, from: usize, to: usize, slots: usize) {
-        let id = |at: usize| self.nodes[at].ask(0, &["CLUSTER", "MYID"]).text();
-        let address = format!("127.0.0.1:{}", self.nodes[from].port);
+    /// The process with this port.
+    pub fn node(&mut self, port: u16) -> &mut Redis {
+        self.nodes.iter_mut().find(|node| node.port == port).expect("it is one of the nodes")
+    }
+
+    /// Whether another node owns the slots of the one that had this port.
+    pub fn is_replaced(&self, port: u16) -> bool {
+        !self.owners().iter().any(|(owner, _)| *owner == port)
+    }
+
+    /// Waits until every node that runs says that the Cluster is well, and all say the same of who owns what.
+    pub fn wait_until_well(&self) {
+        let state =
+            |node: &Redis| node.try_ask(&["CLUSTER", "INFO"]).map_or_else(|error| error, |it| it.text());
         wait_until(
-            "the nodes agree",
-            || (),
+            "the Cluster is well",
+            || self.nodes().map(state).collect::<Vec<_>>(),
             || {
-                let checked = Command::new("redis-cli").args(["--cluster", "check", &address]).output();
-                checked.is_ok_and(|output| output.status.success())
+                let well = self.nodes().all(|node| state(node).contains("cluster_state:ok"));
+                let owners = self.owners();
+                let run = owners.iter().all(|(port, _)| self.nodes().any(|it| it.port == *port));
+                let owned = owners.iter().flat_map(|(_, slots)| slots);
+                let covered = owned.map(|(first, last)| usize::from(last - first) + 1).sum::<usize>();
+                let agreed = self.nodes().all(|node| owners_seen_by(node) == owners);
+                well && run && covered == SLOTS && agreed
             },
         );
+    }
+
+    /// Moves so many slots, with their keys, from one primary to another while everything goes on.
+    pub fn move_slots(&self, from: &Redis, to: &Redis, slots: u16) {
+        // Where the last move has not been heard of everywhere, the next is refused.
+        let address = format!("127.0.0.1:{}", from.port);
+        let check = || redis_cli(&["--cluster", "check", &address]);
+        wait_for("the nodes agree", LONG, check, || check().ok());
         let (from, to, slots) = (id(from), id(to), slots.to_string());
-        cli([
-            "--cluster",
-            "reshard",
-            &address,
-            "--cluster-from",
-            &from,
-            "--cluster-to",
-            &to,
-            "--cluster-slots",
-            &slots,
-            "--cluster-yes",
-        ]
-        .map(str::to_owned));
+        let arguments = [
+            &["--cluster", "reshard", &address, "--cluster-from", &from, "--cluster-to", &to][..],
+            &["--cluster-slots", &slots, "--cluster-yes"],
+        ];
+        redis_cli(&arguments.concat()).unwrap_or_else(|error| panic!("redis-cli --cluster reshard: {error}"));
+    }
+
+    /// Begins to move a key's slot to another primary, and stops halfway: the key is there, the slot is not. Which
+    /// primary that is.
+    pub fn send_ahead(&self, key: &str) -> &Redis {
+        let from = self.owner_of(key);
+        let to = self.primaries().into_iter().find(|other| other.port != from.port).expect("there are three");
+        let (slot, port) = (self.slot_of(key).to_string(), to.port.to_string());
+        to.ask(0, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &id(from)]);
+        from.ask(0, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id(to)]);
+        from.ask(0, &["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]);
+        to
+    }
+
+    fn slot_of(&self, key: &str) -> u16 {
+        let slot = self.any_node().ask(0, &["CLUSTER", "KEYSLOT", key]).text();
+        slot.parse().expect("a slot is a number")
+    }
+
+    /// As one node sees them.
+    fn owners(&self) -> Owners {
+        owners_seen_by(self.any_node())
+    }
+
+    fn any_node(&self) -> &Redis {
+        self.nodes().next().expect("a node runs")
     }
 }
 
-fn cli(arguments: impl IntoIterator<Item = String>) {
-    let output = Command::new("redis-cli").args(arguments).output().expect("redis-cli runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+fn id(node: &Redis) -> String {
+    node.ask(0, &["CLUSTER", "MYID"]).text()
 }
 
-/// A primary with two replicas, and three Sentinels that watch them. They end with the value.
-pub struct Sentinels {
-    pub servers: Vec<Redis>,
-    ports: Vec<u16>,
-    children: Vec<Child>,
-    _dir: TempDir,
+fn owners_seen_by(node: &Redis) -> Owners {
+    let owner = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let port = words.get(1)?.split('@').next()?.rsplit_once(':')?.1.parse().ok()?;
+        let range = |word: &&str| {
+            let (first, last) = word.split_once('-').unwrap_or((word, word));
+            Some((first.parse().ok()?, last.parse().ok()?))
+        };
+        let slots: Vec<(u16, u16)> = words.get(8..)?.iter().filter_map(range).collect();
+        (!slots.is_empty()).then_some((port, slots))
+    };
+    let mut owners: Owners = node.ask(0, &["CLUSTER", "NODES"]).text().lines().filter_map(owner).collect();
+    owners.sort_unstable();
+    owners
 }
 
-impl Sentinels {
-    pub fn start() -> Self {
-        let primary = Redis::with(&QUICK_SYNC);
-        let replica = || Redis::with(&["--replicaof", &format!("127.0.0.1 {}", primary.port)]);
-        let replicas = [replica(), replica()];
-        wait_until(
-            "the replicas are in step",
-            || (),
-            || primary.ask(0, &["INFO", "replication"]).text().matches("state=online").count() == 2,
-        );
-        let dir = tempfile::tempdir().expect("a directory");
-        let (mut ports, mut children) = (Vec::new(), Vec::new());
-        for number in 0..3 {
-            let port = free_port();
-            let file = dir.path().join(format!("{number}.conf"));
-            let settings = format!(
-                "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor mymaster 127.0.0.1 {} 2\n\
-                 sentinel down-after-milliseconds mymaster 500\nsentinel failover-timeout mymaster 3000\n",
-                dir.path().display(),
-                primary.port
-            );
-            fs::write(&file, settings).expect("write the settings");
-            let log = File::create(dir.path().join(format!("{number}.log"))).expect("a log file");
-            let child = Command::new("redis-server")
-                .arg(&file)
-                .arg("--sentinel")
-                .stdin(Stdio::null())
-                .stdout(log)
-                .spawn()
-                .expect("a Sentinel starts");
-            children.push(child);
-            ports.push(port);
-        }
-        let [one, other] = replicas;
-        let sentinels = Self { servers: vec![primary, one, other], ports, children, _dir: dir };
-        let known =
-            || -> Vec<String> { sentinels.ports.iter().map(|&port| sentinels.known_to(port)).collect() };
-        wait_until("the Sentinels know each other and the replicas", known, || {
-            known().iter().all(|line| line.contains("slaves=2,sentinels=3"))
-        });
-        sentinels
-    }
-
-    fn known_to(&self, port: u16) -> String {
-        let answer = Client::open(port).and_then(|mut client| client.ask(&[b"INFO", b"sentinel"]));
-        answer.map_or_else(|error| error.to_string(), |answer| answer.text())
-    }
-
-    /// As in settings.
-    pub fn url(&self) -> String {
-        let [first, second, third] = self.ports[..] else { panic!("three Sentinels") };
-        format!(
-            "redis-sentinel://127.0.0.1:{first}?node=127.0.0.1:{second}&node=127.0.0.1:{third}&sentinelServiceName=mymaster"
-        )
-    }
-
-    /// Which of the servers is the primary now, as the first Sentinel says.
-    pub fn primary(&self) -> usize {
-        let mut client = Client::open(self.ports[0]).expect("the Sentinel answers");
-        let words: [&[u8]; 3] = [b"SENTINEL", b"get-master-addr-by-name", b"mymaster"];
-        let port = client.ask(&words).expect("the Sentinel answers").list()[1].text();
-        self.servers.iter().position(|server| server.port.to_string() == port).expect("one of ours")
-    }
-}
-
-impl Drop for Sentinels {
-    fn drop(&mut self) {
-        self.children.iter_mut().for_each(end);
+/// What `redis-cli` prints, or what it complains of.
+fn redis_cli(arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new("redis-cli").args(arguments).stdin(Stdio::null()).output();
+    let output = output.expect("redis-cli runs: cargo xtask test installs it");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match output.status.success() {
+        true => Ok(text(&output.stdout)),
+        false => Err(text(&output.stderr) + &text(&output.stdout)),
     }
 }

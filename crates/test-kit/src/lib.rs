@@ -13,10 +13,10 @@
 
 pub mod bridge;
 pub mod cluster;
-pub mod deployment;
 pub mod oracle;
 pub mod redis;
 pub mod replicas;
+pub mod sentinel;
 pub mod writer;
 
 use std::fmt::Debug;

@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::{LONG, end, free_port, signal, wait_for};
+use crate::{LONG, end, free_port, signal, wait_for, wait_until};
 
 /// One server. It ends with the value.
 pub struct Redis {
@@ -16,6 +17,8 @@ pub struct Redis {
     dir: TempDir,
     options: Vec<String>,
     child: Option<Child>,
+    suspended: AtomicBool,
+    password: Option<&'static str>,
 }
 
 /// A reply.
@@ -57,12 +60,17 @@ impl Redis {
     }
 
     pub fn with(options: &[&str]) -> Self {
-        let mut redis = Self {
-            port: free_port(),
-            dir: tempfile::tempdir().expect("a directory"),
-            options: options.iter().map(|option| (*option).to_owned()).collect(),
-            child: None,
-        };
+        Self::guarded("", None, options)
+    }
+
+    /// With a configuration file of its own, and a password of the user `default`.
+    pub(crate) fn guarded(file: &str, password: Option<&'static str>, options: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("server.conf"), file).expect("a configuration file");
+        let mut all: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+        all.extend(password.into_iter().flat_map(|it| ["--requirepass", it]).map(str::to_owned));
+        let suspended = AtomicBool::new(false);
+        let mut redis = Self { port: free_port(), dir, options: all, child: None, suspended, password };
         redis.up();
         redis
     }
@@ -76,20 +84,20 @@ impl Redis {
     /// Waits until it takes commands.
     pub fn wait_loaded(&self) {
         let log = || std::fs::read_to_string(self.dir.path().join("log"));
-        wait_for("redis-server answers", LONG, log, || {
-            let answer = Client::open(self.port).and_then(|mut client| client.ask(&[b"PING"])).ok()?;
-            (answer == Reply::Text(b"PONG".to_vec())
-                || matches!(&answer, Reply::Error(e) if e.starts_with("NOAUTH")))
-            .then_some(())
+        wait_for("redis-server answers", LONG, log, || match self.try_ask(&["PING"]) {
+            Err(error) if !error.starts_with("NOAUTH") => None,
+            _ => Some(()),
         });
     }
 
     /// Starts it (again): same port, same directory. It may still have its data to load.
     pub fn up_loading(&mut self) {
+        *self.suspended.get_mut() = false;
         let log = File::create(self.dir.path().join("log")).expect("a log file");
         let child = Command::new("redis-server")
+            .arg(self.dir.path().join("server.conf"))
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-            .arg("--dir")
+            .args(["--repl-diskless-sync-delay", "0", "--dir"])
             .arg(self.dir.path())
             .args(&self.options)
             .stdin(Stdio::null())
@@ -106,28 +114,73 @@ impl Redis {
         self.child = None;
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.as_ref().expect("it runs").id()
+    /// SIGTERM: it waits for its replicas before it goes, so what it has confirmed is not lost with it.
+    pub fn stop(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        signal(child.id(), "TERM");
+        child.wait().expect("it ends");
     }
 
-    /// Suspends it, or lets it go on.
+    /// Whether it was started, and neither ended nor suspended.
+    pub fn is_up(&self) -> bool {
+        self.child.is_some() && !self.suspended.load(Ordering::Relaxed)
+    }
+
+    /// Suspends it, or lets it go on: it takes connections and answers nothing.
     pub fn suspend(&self, suspended: bool) {
-        signal(self.child.as_ref().expect("it runs").id(), if suspended { "STOP" } else { "CONT" });
+        let pid = self.child.as_ref().expect("it runs").id();
+        signal(pid, if suspended { "STOP" } else { "CONT" });
+        self.suspended.store(suspended, Ordering::Relaxed);
     }
 
     pub fn client(&self) -> Client {
-        Client::open(self.port).expect("Redis takes connections")
+        self.connect().expect("Redis takes connections")
+    }
+
+    fn connect(&self) -> std::io::Result<Client> {
+        let mut client = Client::open(self.port)?;
+        if let Some(password) = self.password {
+            client.ask(&[b"AUTH", password.as_bytes()])?;
+        }
+        Ok(client)
     }
 
     /// One command in a database; an error reply is a panic.
     pub fn ask(&self, db: u16, words: &[&str]) -> Reply {
         let mut client = self.client();
         client.select(db);
-        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-        match client.ask(&words).expect("Redis answers") {
-            Reply::Error(error) => panic!("{words:?}: {error}"),
-            reply => reply,
-        }
+        client.words(words).unwrap_or_else(|error| panic!("{words:?} at port {}: {error}", self.port))
+    }
+
+    /// The same in database 0, or what went wrong.
+    pub fn try_ask(&self, words: &[&str]) -> Result<Reply, String> {
+        self.connect().map_err(|error| error.to_string())?.words(words)
+    }
+
+    /// One command for a key whose slot is on its way to this node of a Cluster.
+    pub fn ask_ahead(&self, words: &[&str]) -> Reply {
+        let mut client = self.client();
+        let reply = client.words(&["ASKING"]).and_then(|_| client.words(words));
+        reply.unwrap_or_else(|error| panic!("{words:?} at port {}: {error}", self.port))
+    }
+
+    /// A field of INFO.
+    pub fn info(&self, field: &str) -> Option<String> {
+        let info = self.try_ask(&["INFO"]).ok()?.text();
+        let line = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        line.map(str::to_owned)
+    }
+
+    /// Waits until each of its replicas has all that it has: what it lost then, it never had.
+    pub fn wait_for_replicas(&self, replicas: usize) {
+        let state = || self.ask(0, &["INFO", "replication"]).text();
+        wait_until("the replicas are in step", state, || {
+            let state = state();
+            let offset = state.lines().find_map(|line| line.strip_prefix("master_repl_offset:"));
+            offset.is_some_and(|offset| {
+                state.matches(&format!("state=online,offset={offset},")).count() == replicas
+            })
+        });
     }
 
     /// How many entries are pending in a stream's group, whoever read them; a missing stream or group has none.
@@ -194,6 +247,14 @@ impl Client {
     pub fn ask(&mut self, words: &[&[u8]]) -> std::io::Result<Reply> {
         self.send(words)?;
         self.reply()
+    }
+
+    fn words(&mut self, words: &[&str]) -> Result<Reply, String> {
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        match self.ask(&words).map_err(|error| error.to_string())? {
+            Reply::Error(error) => Err(error),
+            reply => Ok(reply),
+        }
     }
 
     /// Without waiting for the reply.

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use test_kit::cluster::{Cluster, Sentinels};
+use test_kit::cluster::Cluster;
 use test_kit::redis::{Redis, Reply};
+use test_kit::sentinel::Sentinels;
+use test_kit::wait_until;
 use test_kit::writer::{Target, Writer, targets};
-use test_kit::{signal, wait_until};
 
 use crate::harness::{assert_same, bare, entries, wait_all_settled};
 
@@ -22,27 +23,28 @@ fn sentinels_fail_over_in_the_middle_and_everything_is_there_once() {
     let streams = targets(10);
     let writer = Writer::start(source.port, &streams, ENTRIES, Duration::from_millis(10));
     writer.wait_written(ENTRIES / 4);
-    let first = sentinels.primary();
+    let first = sentinels.primary().port;
     let arrived = |server: &Redis| server.ask(0, &["XLEN", &streams[0].spelled()]).text() != "0";
-    wait_until("some arrive", || bridge.lines(), || arrived(&sentinels.servers[first]));
-    sentinels.servers[first].kill();
+    wait_until("some arrive", || bridge.lines(), || arrived(sentinels.primary()));
+    sentinels.server(first).kill();
     writer.finish();
     wait_all_settled(&source, &bridge, &streams);
     let second = sentinels.primary();
-    assert_ne!(first, second);
-    assert_same(&source, &sentinels.servers[second], &streams);
+    assert_ne!(first, second.port);
+    assert_same(&source, second, &streams);
     bridge.stop();
     bridge.check_errors(&[]);
 }
 
 /// A bridge to a Cluster and a source that is being written.
-fn to_cluster(cluster: &Cluster, streams: &[Target], during: impl FnOnce(&Writer)) {
+fn to_cluster(streams: &[Target], during: impl FnOnce(&mut Cluster, &Writer)) {
+    let mut cluster = Cluster::start();
     let source = Redis::start();
     let mut bridge =
         bare().set("SOURCE_REDIS_PORT", source.port).set("TARGET_REDIS_URL", cluster.url()).start();
     let writer = Writer::start(source.port, streams, ENTRIES, Duration::from_millis(10));
     writer.wait_written(ENTRIES / 4);
-    during(&writer);
+    during(&mut cluster, &writer);
     writer.finish();
     wait_all_settled(&source, &bridge, streams);
     for stream in streams {
@@ -60,28 +62,23 @@ fn spread() -> Vec<Target> {
 
 #[test]
 fn a_clusters_primary_ends_in_the_middle_and_everything_is_there_once() {
-    let (cluster, streams) = (Cluster::start(), spread());
-    to_cluster(&cluster, &streams, |writer| {
-        let owner = &cluster.nodes[cluster.owner(&streams[0].spelled())];
-        // It waits for its replica before it goes: what it has confirmed is not lost with it.
-        signal(owner.pid(), "TERM");
+    let streams = spread();
+    to_cluster(&streams, |cluster, writer| {
+        let owner = cluster.owner_of(&streams[0].spelled()).port;
+        cluster.node(owner).stop();
         writer.wait_written(ENTRIES / 2);
-        wait_until(
-            "its replica takes over",
-            || (),
-            || cluster.nodes[cluster.owner(&streams[0].spelled())].port != owner.port,
-        );
+        cluster.wait_until_well();
     });
 }
 
 #[test]
 fn slots_move_in_the_middle_and_everything_is_there_once() {
-    let (cluster, streams) = (Cluster::start(), spread());
-    to_cluster(&cluster, &streams, |writer| {
+    let streams = spread();
+    to_cluster(&streams, |cluster, writer| {
         for round in 1..=3 {
-            let from = cluster.owner(&streams[0].spelled());
-            let to = streams.iter().map(|stream| cluster.owner(&stream.spelled())).find(|to| *to != from);
-            cluster.move_slots(from, to.unwrap(), 1500);
+            let from = cluster.owner_of(&streams[0].spelled());
+            let to = cluster.primaries().into_iter().find(|to| to.port != from.port).unwrap();
+            cluster.move_slots(from, to, 1500);
             writer.wait_written(ENTRIES / 4 + round * 500);
         }
     });

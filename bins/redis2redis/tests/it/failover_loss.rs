@@ -2,8 +2,8 @@
 //! it back where IDs allow, and with TARGET_REDIS_WAIT_REPLICAS nothing is lost.
 
 use test_kit::bridge::{Bridge, Setup};
-use test_kit::cluster::Sentinels;
 use test_kit::redis::Redis;
+use test_kit::sentinel::Sentinels;
 use test_kit::wait_until;
 use test_kit::writer::{Target, targets, wait_settled, write};
 
@@ -23,17 +23,15 @@ fn fail_over(wait: u32, entries: usize) -> (Redis, Sentinels, Setup, Bridge, Vec
     write(&source, &streams, ENTRIES);
     let bridge = setup.start();
     wait_all_settled(&source, &bridge, &streams);
-    let first = sentinels.primary();
-    let replicas: Vec<usize> = (0..sentinels.servers.len()).filter(|at| *at != first).collect();
-    let in_step = || sentinels.servers[first].ask(0, &["WAIT", "2", "1000"]).text();
-    wait_until("the replicas have it all", in_step, || in_step() == "2");
-    replicas.iter().for_each(|at| sentinels.servers[*at].suspend(true));
+    let first = sentinels.primary().port;
+    sentinels.server(first).wait_for_replicas(2);
+    sentinels.others(first).for_each(|replica| replica.suspend(true));
     // Else what is written would wait for them in their sockets.
-    sentinels.servers[first].ask(0, &["CLIENT", "KILL", "TYPE", "replica"]);
+    sentinels.primary().ask(0, &["CLIENT", "KILL", "TYPE", "replica"]);
     write(&source, &streams, entries);
     let arrived = || -> usize {
         let length = |stream: &Target| {
-            sentinels.servers[first].ask(0, &["XLEN", &stream.spelled()]).text().parse::<usize>().unwrap()
+            sentinels.primary().ask(0, &["XLEN", &stream.spelled()]).text().parse::<usize>().unwrap()
         };
         streams.iter().map(length).sum()
     };
@@ -41,9 +39,9 @@ fn fail_over(wait: u32, entries: usize) -> (Redis, Sentinels, Setup, Bridge, Vec
     if wait == 0 {
         wait_settled(&source, GROUP, &streams);
     }
-    sentinels.servers[first].kill();
-    replicas.iter().for_each(|at| sentinels.servers[*at].suspend(false));
-    wait_until("another primary is there", || sentinels.primary(), || sentinels.primary() != first);
+    sentinels.server(first).kill();
+    sentinels.others(first).for_each(|replica| replica.suspend(false));
+    sentinels.wait_until_replaced(first);
     (source, sentinels, setup, bridge, streams)
 }
 

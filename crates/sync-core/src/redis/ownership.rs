@@ -11,6 +11,7 @@
 //! | `redis-sync:{GROUP}:fence:NAME:N` | stream | nothing, ever; it has the consumer group. One for each reading connection, in the database that it reads |
 
 use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +21,8 @@ use fred::types::Value;
 use serde::{Deserialize, Serialize};
 
 use super::Fault;
+use super::cluster::Cluster;
+use super::connection::{Connection, Connector};
 use super::discovery::OWN_PREFIX;
 use crate::record::StreamName;
 
@@ -92,6 +95,54 @@ pub(crate) enum Joined {
     Taken(Box<Member>),
 }
 
+/// How this process gets to the books. What fails may have been carried out, and is then seen in the next view.
+#[derive(Debug)]
+pub(crate) enum Access {
+    /// By a connection of its own to the database of the books; the next call makes another when it has failed.
+    Server { connector: Connector, home: u16, connection: Option<Connection> },
+    /// At the node that has the books, whatever becomes of the others.
+    Cluster(Cluster),
+}
+
+impl Access {
+    /// Connects to nothing yet.
+    pub(crate) fn new(connector: &Connector, home: u16) -> Self {
+        match connector.is_cluster() {
+            true => Self::Cluster(Cluster::new(connector.clone())),
+            false => Self::Server { connector: connector.clone(), home, connection: None },
+        }
+    }
+
+    async fn run<T, F: Future<Output = Result<T, Fault>>>(
+        &mut self,
+        key: String,
+        work: impl Fn(Client) -> F,
+    ) -> Result<T, Fault> {
+        match self {
+            Self::Server { connector, home, connection } => {
+                let mut open = match connection.take() {
+                    Some(open) => open,
+                    None => connector.connection(*home).await?,
+                };
+                let result = open.run(work).await;
+                *connection = result.is_ok().then_some(open);
+                result
+            }
+            Self::Cluster(cluster) => cluster.at_owner(&key.into(), work).await,
+        }
+    }
+}
+
+/// One call of a script.
+struct Call {
+    script: String,
+    keys: Vec<String>,
+    arguments: Vec<String>,
+}
+
+/// The first word of a script's answer, and the rest.
+type Answer = (String, Vec<Value>);
+
 /// Where the books of one group are.
 #[derive(Clone, Debug)]
 pub(crate) struct Books {
@@ -110,7 +161,7 @@ impl Books {
 
     /// Every command that the scripts give, for whoever wants to know whether they are permitted.
     pub(crate) fn commands(&self) -> Vec<Vec<String>> {
-        let members = format!("{}members", self.prefix);
+        let members = self.key_of_members();
         let fence = format!("{}fence:x:0", self.prefix);
         let of = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let on_members = |words: &[&str]| [of(&words[..1]), vec![members.clone()], of(&words[1..])].concat();
@@ -133,6 +184,10 @@ impl Books {
         ]
     }
 
+    fn key_of_members(&self) -> String {
+        format!("{}members", self.prefix)
+    }
+
     /// The key of a member's `number`th fence.
     pub(crate) fn fence(&self, name: &str, number: u64) -> Bytes {
         format!("{}fence:{name}:{number}", self.prefix).into()
@@ -141,7 +196,7 @@ impl Books {
     /// Becomes a member, unless one of another bridge or sink lives. `before` is this process's earlier name.
     pub(crate) async fn join(
         &self,
-        client: &Client,
+        access: &mut Access,
         name: &str,
         member: &Member,
         before: Option<&str>,
@@ -154,7 +209,7 @@ impl Books {
             before.unwrap_or_default().into(),
         ];
         arguments.extend_from_slice(dead);
-        let answer = self.call(client, include_str!("ownership/join.lua"), name, arguments).await?;
+        let answer = self.call(access, include_str!("ownership/join.lua"), name, arguments).await?;
         match answer {
             (word, _) if word == "joined" => Ok(Joined::Yes),
             (word, rest) if word == "other" => {
@@ -166,17 +221,23 @@ impl Books {
     }
 
     /// Whether the server may evict any key when its memory is full: the books and fences among them.
-    pub(crate) async fn may_be_evicted(&self, client: &Client) -> bool {
-        let command = fred::cmd!("CONFIG", blocking: false);
-        let answer = client.custom::<Vec<String>, _>(command, vec!["GET", "maxmemory-policy"]).await;
+    pub(crate) async fn may_be_evicted(&self, access: &mut Access) -> bool {
+        let ask = async |client: Client| {
+            let command = fred::cmd!("CONFIG", blocking: false);
+            Ok(client.custom::<Vec<String>, _>(command, vec!["GET", "maxmemory-policy"]).await?)
+        };
         // Who may not ask is not told.
+        let answer = access.run(self.key_of_members(), ask).await;
         answer.is_ok_and(|answer| answer.get(1).is_some_and(|policy| policy.starts_with("allkeys-")))
     }
 
     /// The members, without becoming one.
-    pub(crate) async fn members(&self, client: &Client) -> Result<BTreeMap<String, Member>, Fault> {
-        let command = fred::cmd!("HGETALL", blocking: false);
-        let fields: Value = client.custom(command, vec![format!("{}members", self.prefix)]).await?;
+    pub(crate) async fn members(&self, access: &mut Access) -> Result<BTreeMap<String, Member>, Fault> {
+        let ask = async |client: Client| {
+            let command = fred::cmd!("HGETALL", blocking: false);
+            Ok(client.custom::<Value, _>(command, vec![self.key_of_members()]).await?)
+        };
+        let fields = access.run(self.key_of_members(), ask).await?;
         let mut members = BTreeMap::new();
         for (field, value) in pairs(fields) {
             let record = value.split_once(' ').map(|(_, record)| record);
@@ -193,7 +254,7 @@ impl Books {
     /// changed since the `known` version.
     pub(crate) async fn tick(
         &self,
-        client: &Client,
+        access: &mut Access,
         name: &str,
         member: &Member,
         known: u64,
@@ -201,7 +262,7 @@ impl Books {
     ) -> Result<Standing<Option<View>>, Fault> {
         let mut arguments = vec![record(member), known.to_string()];
         arguments.extend_from_slice(dead);
-        let (word, rest) = self.call(client, include_str!("ownership/tick.lua"), name, arguments).await?;
+        let (word, rest) = self.call(access, include_str!("ownership/tick.lua"), name, arguments).await?;
         match word.as_str() {
             "fenced" => Ok(Standing::Fenced),
             "same" => Ok(Standing::Member(None)),
@@ -213,12 +274,12 @@ impl Books {
     /// Takes buckets that nobody owns; answers which of these are this member's.
     pub(crate) async fn claim(
         &self,
-        client: &Client,
+        access: &mut Access,
         name: &str,
         buckets: &[Bucket],
     ) -> Result<Standing<Vec<Bucket>>, Fault> {
         let arguments = buckets.iter().map(Bucket::to_string).collect();
-        let (word, rest) = self.call(client, include_str!("ownership/claim.lua"), name, arguments).await?;
+        let (word, rest) = self.call(access, include_str!("ownership/claim.lua"), name, arguments).await?;
         let bucket = |value: Value| value.into_string()?.parse().ok();
         match word.as_str() {
             "fenced" => Ok(Standing::Fenced),
@@ -235,18 +296,18 @@ impl Books {
     /// Lets go of buckets of which nothing is read any more.
     pub(crate) async fn release(
         &self,
-        client: &Client,
+        access: &mut Access,
         name: &str,
         buckets: &[Bucket],
     ) -> Result<Standing<()>, Fault> {
         let arguments = buckets.iter().map(Bucket::to_string).collect();
-        let (word, _) = self.call(client, include_str!("ownership/release.lua"), name, arguments).await?;
+        let (word, _) = self.call(access, include_str!("ownership/release.lua"), name, arguments).await?;
         Ok(if word == "fenced" { Standing::Fenced } else { Standing::Member(()) })
     }
 
     /// Ends this membership, fences and all; the last one leaves nothing behind.
-    pub(crate) async fn leave(&self, client: &Client, name: &str) -> Result<(), Fault> {
-        self.call(client, include_str!("ownership/leave.lua"), name, Vec::new()).await.map(drop)
+    pub(crate) async fn leave(&self, access: &mut Access, name: &str) -> Result<(), Fault> {
+        self.call(access, include_str!("ownership/leave.lua"), name, Vec::new()).await.map(drop)
     }
 
     /// Puts up a fence for a new reading connection, and takes down the one of the connection before.
@@ -260,29 +321,41 @@ impl Books {
     ) -> Result<Standing<()>, Fault> {
         let text = |key: &Bytes| String::from_utf8_lossy(key).into_owned();
         let arguments = vec![db.to_string(), text(fence), before.map(text).unwrap_or_default()];
-        let (word, _) = self.call(client, include_str!("ownership/fence.lua"), name, arguments).await?;
+        let call = self.call_of(include_str!("ownership/fence.lua"), name, arguments);
+        let (word, _) = carry_out(client.clone(), &call).await?;
         Ok(if word == "fenced" { Standing::Fenced } else { Standing::Member(()) })
     }
 
-    /// The first word of the answer, and the rest.
     async fn call(
         &self,
-        client: &Client,
+        access: &mut Access,
         script: &str,
         name: &str,
         arguments: Vec<String>,
-    ) -> Result<(String, Vec<Value>), Fault> {
-        let script = [include_str!("ownership/prelude.lua"), script].concat();
-        let keys = ["members", "owners"].map(|key| format!("{}{key}", self.prefix));
+    ) -> Result<Answer, Fault> {
+        let call = self.call_of(script, name, arguments);
+        access.run(self.key_of_members(), |client| carry_out(client, &call)).await
+    }
+
+    fn call_of(&self, script: &str, name: &str, arguments: Vec<String>) -> Call {
         let mut all =
             vec![self.home.clone(), self.group.clone(), self.lease.as_millis().to_string(), name.to_owned()];
         all.extend(arguments);
-        let answer: Value = client.eval(script, keys.to_vec(), all).await?;
-        let Value::Array(answer) = answer else { return Err(unexpected()) };
-        let mut answer = answer.into_iter();
-        let word = answer.next().and_then(Value::into_string).ok_or_else(unexpected)?;
-        Ok((word, answer.collect()))
+        Call {
+            script: [include_str!("ownership/prelude.lua"), script].concat(),
+            keys: vec![self.key_of_members(), format!("{}owners", self.prefix)],
+            arguments: all,
+        }
     }
+}
+
+async fn carry_out(client: Client, call: &Call) -> Result<Answer, Fault> {
+    let Call { script, keys, arguments } = call;
+    let answer: Value = client.eval(script.as_str(), keys.clone(), arguments.clone()).await?;
+    let Value::Array(answer) = answer else { return Err(unexpected()) };
+    let mut answer = answer.into_iter();
+    let word = answer.next().and_then(Value::into_string).ok_or_else(unexpected)?;
+    Ok((word, answer.collect()))
 }
 
 fn record(member: &Member) -> String {

@@ -22,8 +22,8 @@ use crate::lease::{self, Lease};
 use crate::rate_limit::RateLimiter;
 use crate::record::StreamName;
 use crate::redis::Fault;
-use crate::redis::connection::{Connection, Connector};
-use crate::redis::ownership::{Books, Bucket, Joined, Member, Standing, View, bucket_of};
+use crate::redis::connection::Connector;
+use crate::redis::ownership::{Access, Books, Bucket, Joined, Member, Standing, View, bucket_of};
 use crate::redis::statistics::Statistics;
 use crate::retry::Backoff;
 use crate::settings::{Ownership as Mode, RetrySettings, StreamSettings};
@@ -81,10 +81,8 @@ pub(crate) struct GivenUp {
 /// See the module.
 pub(super) struct Ownership {
     books: Books,
+    access: Access,
     member: Member,
-    connector: Connector,
-    /// The database of the books.
-    home: u16,
     retry: RetrySettings,
     limiter: RateLimiter,
     lease: Lease,
@@ -141,7 +139,6 @@ pub(super) enum NotJoined {
 /// One membership, from joining until it ends.
 pub(super) struct Term {
     name: Arc<str>,
-    connection: Option<Connection>,
     view: View,
     mine: BTreeSet<Bucket>,
     giving: BTreeMap<Bucket, Giving>,
@@ -183,9 +180,8 @@ impl Ownership {
         };
         let ownership = || Self {
             books,
+            access: Access::new(connector, bridge.redis.db),
             member: member(bridge),
-            connector: connector.clone(),
-            home: bridge.redis.db,
             retry: bridge.redis.retry,
             limiter: bridge.limiter.clone(),
             lease,
@@ -204,33 +200,26 @@ impl Ownership {
     }
 
     /// Whether the books name no member, dead or alive. One attempt.
-    pub(super) async fn nobody_was_here(&self) -> Result<bool, NotJoined> {
-        let mut connection = self.connector.connection(self.home).await?;
+    pub(super) async fn nobody_was_here(&mut self) -> Result<bool, NotJoined> {
         self.limiter.spend(1);
-        let members = connection.run(async |client| self.books.members(&client).await).await?;
-        Ok(members.is_empty())
+        Ok(self.books.members(&mut self.access).await?.is_empty())
     }
 
     /// One attempt to become a member. `before` is the name that this process had.
-    pub(super) async fn join(&self, before: Option<&str>) -> Result<Term, NotJoined> {
-        let mut connection = self.connector.connection(self.home).await?;
+    pub(super) async fn join(&mut self, before: Option<&str>) -> Result<Term, NotJoined> {
         let name: Arc<str> = process::new_name(&self.member.host).into();
-        let sent = lease::now();
         self.limiter.spend(2);
-        let members = connection.run(|client| async move { self.books.members(&client).await }).await?;
+        let members = self.books.members(&mut self.access).await?;
+        let sent = lease::now();
         let dead = self.dead_among(&members);
-        let join =
-            connection.run(async |client| self.books.join(&client, &name, &self.member, before, &dead).await);
-        match join.await? {
+        match self.books.join(&mut self.access, &name, &self.member, before, &dead).await? {
             Joined::Yes => {}
             Joined::Taken(other) => return Err(NotJoined::Taken(self.taken_by(&other))),
         }
         for name in dead {
             self.say_dead(&name, members.get(&name));
         }
-        if before.is_none()
-            && connection.run(async |client| Ok(self.books.may_be_evicted(&client).await)).await?
-        {
+        if before.is_none() && self.books.may_be_evicted(&mut self.access).await {
             tracing::warn!(
                 "maxmemory-policy of the source Redis is allkeys-…: it may evict streams, and the books of who reads which.                  Streams then change hands for no reason; volatile-… or noeviction spares both"
             );
@@ -238,7 +227,6 @@ impl Ownership {
         self.lease.extend_to(sent + LEASE - MARGIN);
         Ok(Term {
             name,
-            connection: Some(connection),
             view: View::default(),
             mine: BTreeSet::new(),
             giving: BTreeMap::new(),
@@ -319,7 +307,6 @@ impl Ownership {
     }
 
     fn failed(&self, term: &mut Term, fault: &Fault) {
-        term.connection = None;
         term.next_tick = Instant::now() + TICK;
         tracing::debug!("ownership: {fault}");
         if !self.lease.holds() || fault.needs_human() {
@@ -331,18 +318,13 @@ impl Ownership {
 
     /// Renews the lease, and sees who is there.
     async fn tick(&mut self, term: &mut Term) -> Result<Standing<()>, Fault> {
-        let connection = match &mut term.connection {
-            Some(connection) => connection,
-            None => term.connection.insert(self.connector.connection(self.home).await?),
-        };
         self.limiter.spend(1);
         self.member.reads = reads(&self.streams, &self.live.borrow());
         let sent = lease::now();
         term.next_tick = Instant::now() + TICK;
         let dead = self.dead_among(&term.view.members);
-        let (books, member, name, known) = (&self.books, &self.member, &term.name, term.view.version);
-        let answer =
-            connection.run(async |client| books.tick(&client, name, member, known, &dead).await).await?;
+        let known = term.view.version;
+        let answer = self.books.tick(&mut self.access, &term.name, &self.member, known, &dead).await?;
         let Standing::Member(changed) = answer else { return Ok(Standing::Fenced) };
         self.lease.extend_to(sent + LEASE - MARGIN);
         if std::mem::take(&mut term.down) {
@@ -381,12 +363,9 @@ impl Ownership {
             changed = true;
         }
         let mut fenced = false;
-        if !moves.claim.is_empty()
-            && let Some(connection) = &mut term.connection
-        {
+        if !moves.claim.is_empty() {
             self.limiter.spend(1);
-            let (books, name) = (&self.books, &term.name);
-            match connection.run(async |client| books.claim(&client, name, &moves.claim).await).await {
+            match self.books.claim(&mut self.access, &term.name, &moves.claim).await {
                 Ok(Standing::Member(claimed)) => {
                     changed |= !claimed.is_empty();
                     term.mine.extend(claimed);
@@ -420,12 +399,11 @@ impl Ownership {
         };
         let going: Vec<Bucket> =
             term.giving.iter().filter(|(_, giving)| free(giving)).map(|(bucket, _)| *bucket).collect();
-        let Some(connection) = term.connection.as_mut().filter(|_| !going.is_empty()) else {
+        if going.is_empty() {
             return Ok(Standing::Member(()));
-        };
+        }
         self.limiter.spend(1);
-        let (books, name) = (&self.books, &term.name);
-        let answer = match connection.run(async |client| books.release(&client, name, &going).await).await {
+        let answer = match self.books.release(&mut self.access, &term.name, &going).await {
             // It may come to Redis later, when these buckets are this member's again: then it must find no member.
             Err(Fault::Lost(_)) => return Ok(Standing::Fenced),
             answer => answer?,
@@ -436,21 +414,10 @@ impl Ownership {
     }
 
     /// The others need not wait for the lease to run out.
-    async fn depart(self, mut term: Term) {
+    async fn depart(mut self, term: Term) {
         self.publish_nothing();
-        let mut connection = match term.connection.take() {
-            Some(connection) => connection,
-            None => match self.connector.connection(self.home).await {
-                Ok(connection) => connection,
-                Err(fault) => {
-                    tracing::warn!("the other replicas take over within {} s: {fault}", LEASE.as_secs());
-                    return;
-                }
-            },
-        };
-        let (books, name) = (&self.books, &term.name);
-        match connection.run(async |client| books.leave(&client, name).await).await {
-            Ok(()) => tracing::debug!(member = %name, "left the other replicas"),
+        match self.books.leave(&mut self.access, &term.name).await {
+            Ok(()) => tracing::debug!(member = %term.name, "left the other replicas"),
             Err(fault) => {
                 tracing::warn!("the other replicas take over within {} s: {fault}", LEASE.as_secs());
             }

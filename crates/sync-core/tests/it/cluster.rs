@@ -12,7 +12,8 @@ use sync_core::rate_limit::RateLimiter;
 use sync_core::record::StreamName;
 use sync_core::redis::connection::Connector;
 use sync_core::redis::statistics::Statistics;
-use test_kit::deployment::cluster::Cluster;
+use test_kit::cluster::Cluster;
+use test_kit::redis::Reply;
 
 use crate::script::{Bridge, Script, assert_in_order, until};
 
@@ -24,7 +25,7 @@ fn names() -> Vec<String> {
 }
 
 /// Adds entries, each until the Cluster has confirmed it: also while a primary is replaced or a slot is on its way.
-async fn add_surely(bridge: &Bridge, stream: &str, numbers: impl IntoIterator<Item = u64>) {
+pub(crate) async fn add_surely(bridge: &Bridge, stream: &str, numbers: impl IntoIterator<Item = u64>) {
     for number in numbers {
         until("an entry to be taken", async || {
             let fields = vec![("n", number.to_string())];
@@ -80,7 +81,8 @@ async fn streams_of_all_nodes_are_found_read_and_acknowledged() {
     for stream in names() {
         bridge.add(&stream, 1..=200).await;
     }
-    let with_keys = cluster.primaries().into_iter().filter(|node| node.ask(&["DBSIZE"]).trim() != "0");
+    let with_keys =
+        cluster.primaries().into_iter().filter(|node| node.ask(0, &["DBSIZE"]) != Reply::Number(0));
     assert_eq!(with_keys.count(), 3, "each primary has some of the streams");
     bridge.start();
     arrival_of_all(&bridge, &script, 200).await;
@@ -168,8 +170,8 @@ async fn connections_that_are_cut_and_scripts_that_are_forgotten_lose_nothing() 
             add_surely(&bridge, &stream, 2 + round * 10..12 + round * 10).await;
         }
         for node in cluster.nodes() {
-            node.ask(&["SCRIPT", "FLUSH"]);
-            node.ask(&["CLIENT", "KILL", "TYPE", "normal"]);
+            node.ask(0, &["SCRIPT", "FLUSH"]);
+            node.ask(0, &["CLIENT", "KILL", "TYPE", "normal"]);
         }
     }
     arrival_of_all(&bridge, &script, 151).await;
@@ -234,7 +236,7 @@ async fn a_primary_that_dies_is_replaced_and_the_streams_of_others_go_on_meanwhi
     let other = bridge.key(&other);
     cluster.kill_owner_of(&victim);
     gate.send(true).unwrap();
-    cluster.owner_of(&other).ask(&["XADD", &other, "101-1", "n", "101"]);
+    cluster.ask(&["XADD", &other, "101-1", "n", "101"]);
     until("the others to go on", async || {
         assert!(!cluster.is_replaced(dead), "it came too late to tell anything");
         (script.arrived_of(&other).contains(&101), script.arrived_of(&other).len())
@@ -269,7 +271,7 @@ async fn a_primary_that_hangs_and_returns_as_a_replica_loses_nothing() {
     let add = |cluster: &Cluster, number: u64| {
         for stream in names() {
             let (key, id) = (bridge.key(&stream), format!("{number}-1"));
-            cluster.owner_of(&key).ask(&["XADD", &key, &id, "n", "text"]);
+            cluster.ask(&["XADD", &key, &id, "n", "text"]);
         }
     };
     add(&cluster, 51);
@@ -378,18 +380,18 @@ async fn a_stream_whose_slot_is_half_moved_is_read_where_it_is() {
     until("the first", async || (script.arrived_of(&key).len() == 10, script.arrived_of(&key))).await;
     let there = cluster.send_ahead(&key);
     for node in cluster.nodes() {
-        node.ask(&["SCRIPT", "FLUSH"]);
+        node.ask(0, &["SCRIPT", "FLUSH"]);
     }
     for number in 11..=13 {
-        there.ask_ahead(&format!("XADD {key} {number}-1 n {number}"));
+        there.ask_ahead(&["XADD", &key, &format!("{number}-1"), "n", &number.to_string()]);
         until("what was added there", async || {
             (script.arrived_of(&key).contains(&number), script.arrived_of(&key))
         })
         .await;
     }
     until("all to be acknowledged there", async || {
-        let pending = there.ask_ahead(&format!("XPENDING {key} {}", bridge.group));
-        (pending.lines().nth(1) == Some("0"), pending)
+        let pending = there.ask_ahead(&["XPENDING", &key, &bridge.group]).list();
+        (pending[0] == Reply::Number(0), pending)
     })
     .await;
     bridge.stop().await;

@@ -1,6 +1,8 @@
 //! Several replicas of one bridge in one consumer group: each stream has one reader, whoever comes, goes, dies or is
 //! cut off, and first arrivals keep their order.
 
+mod on_a_cluster;
+
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -21,13 +23,16 @@ const TAKEN_OVER: Duration = Duration::from_secs(10);
 async fn replicas(db: u16, name: &str, script: &Script, count: usize) -> Vec<Bridge> {
     let mut replicas = Vec::new();
     for number in 0..count {
-        let replica = Bridge::in_db(db, name, script).await;
-        replicas.push(replica.with(|settings| {
-            settings.ownership = Ownership::Shared;
-            settings.consumer = format!("replica-{number}");
-        }));
+        replicas.push(replica(number, Bridge::in_db(db, name, script).await));
     }
     replicas
+}
+
+fn replica(number: usize, bridge: Bridge) -> Bridge {
+    bridge.with(|settings| {
+        settings.ownership = Ownership::Shared;
+        settings.consumer = format!("replica-{number}");
+    })
 }
 
 fn names(count: usize) -> Vec<String> {

@@ -3,20 +3,20 @@
 use std::time::Duration;
 
 use sync_core::bridge::Fate;
-use test_kit::deployment::sentinel::{Passwords, Sentinels};
-use test_kit::deployment::server::Server;
+use test_kit::redis::Redis;
+use test_kit::sentinel::{Passwords, Sentinels};
 
 use crate::script::{Bridge, Script, assert_in_order, until};
 
 const STREAMS: [&str; 3] = ["a", "b", "c"];
 
 /// Straight to one server, and to its replica.
-fn add(server: &Server, bridge: &Bridge, numbers: std::ops::RangeInclusive<u64>) {
+fn add(server: &Redis, bridge: &Bridge, numbers: std::ops::RangeInclusive<u64>) {
     for stream in STREAMS {
         let script =
             "for n = ARGV[1], ARGV[2] do redis.call('XADD', KEYS[1], n .. '-1', 'n', n) end return 'done'";
         let (first, last) = (numbers.start().to_string(), numbers.end().to_string());
-        server.ask(&["EVAL", script, "1", &bridge.key(stream), &first, &last]);
+        server.ask(0, &["EVAL", script, "1", &bridge.key(stream), &first, &last]);
     }
 }
 
@@ -63,7 +63,7 @@ async fn a_primary_that_is_replaced_while_it_lives_is_left() {
     let gate = script.gate();
     add(sentinels.primary(), &bridge, 101..=200);
     until("a group at the sink", async || (script.arrived().len() > 300, script.arrived().len())).await;
-    sentinels.primary().wait_for_replicas(1);
+    sentinels.primary().wait_for_replicas(2);
     let sentinels = tokio::task::spawn_blocking(move || {
         sentinels.fail_over();
         sentinels

@@ -1,9 +1,10 @@
 //! What `--repair` copies, and what it leaves alone.
 
-use test_kit::cluster::{Cluster, Sentinels};
+use test_kit::cluster::Cluster;
 use test_kit::redis::Redis;
+use test_kit::sentinel::Sentinels;
 use test_kit::writer::{targets, write};
-use test_kit::{LONG, wait_for, wait_until};
+use test_kit::{LONG, wait_for};
 
 use super::{Sides, add, fill, run};
 use crate::harness::{GROUP, bare, entries};
@@ -103,10 +104,9 @@ fn after_a_failover_the_new_primary_is_compared_and_repaired() {
     let copied =
         ["s: 2,000 entries copied to the target", "same: 1 stream, 2,000 entries; 2,000 entries copied"];
     run(&setup, &["--repair"]).expect(0, &copied);
-    let has_all = |server: &Redis| server.ask(0, &["XLEN", "s"]).text() == "2000";
-    wait_until("the replicas are in step", || (), || sentinels.servers.iter().all(has_all));
-    let first = sentinels.primary();
-    sentinels.servers[first].kill();
+    let first = sentinels.primary().port;
+    sentinels.server(first).wait_for_replicas(2);
+    sentinels.server(first).kill();
     // As if it had taken these with it.
     fill(&source, "s", 2001, 3000);
     source.ask(0, &["XGROUP", "CREATE", "s", GROUP, "$"]);

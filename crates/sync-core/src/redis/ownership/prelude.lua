@@ -1,8 +1,8 @@
 -- Stands before each of the scripts beside it. What the keys hold is told in ../ownership.rs.
 local members, owners = KEYS[1], KEYS[2]
--- home: the number of the database that holds both keys; empty on a Cluster, which has only one.
+-- home: the number of the database that holds both keys; 0 on a Cluster, where that is the one that may be selected.
 local home, group, lease, me = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-if home ~= '' then redis.call('SELECT', home) end
+redis.call('SELECT', home)
 -- A script may go on writing without free memory once it has written something: and this needs none.
 redis.call('HDEL', members, '')
 local time = redis.call('TIME')
