@@ -385,6 +385,33 @@ async fn without_permission_for_keys_of_its_own_it_says_what_to_set() {
 }
 
 #[tokio::test]
+async fn replicas_of_which_one_may_not_ask_for_the_server_share_the_streams() {
+    let admin = client(0).await;
+    let user = format!("asks-nothing-{}", std::process::id());
+    let rules = ["SETUSER", &user, "on", ">pw", "~*", "+@all", "-info"].map(str::to_owned);
+    let _: Value = admin.custom(fred::cmd!("ACL"), rules.to_vec()).await.unwrap();
+    let script = Script::new(|_| Fate::Delivered);
+    let mut bridges = replicas(11, "unasked", &script, 2).await;
+    let url = redis_url().replace("redis://", &format!("redis://{user}:pw@"));
+    let second = bridges.pop().unwrap().through(&url);
+    bridges.push(second);
+    let streams = names(10);
+    for stream in &streams {
+        bridges[0].add(stream, 1..=10).await;
+    }
+    bridges[0].start();
+    shared_out(&[&bridges[0]], 10).await;
+    bridges[1].start();
+    shared_out(&bridges.iter().collect::<Vec<_>>(), 10).await;
+    all_arrived(&script, &streams, &bridges[0], 1..=10).await;
+    for bridge in &mut bridges {
+        assert_eq!(lost(bridge), 0);
+        bridge.stop().await;
+    }
+    let _: Value = admin.custom(fred::cmd!("ACL"), vec!["DELUSER", &user]).await.unwrap();
+}
+
+#[tokio::test]
 async fn replicas_agree_where_the_end_was_at_the_first_start() {
     let script = Script::new(|_| Fate::Delivered);
     let streams = names(10);

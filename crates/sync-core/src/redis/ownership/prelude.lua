@@ -67,11 +67,16 @@ local server = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 
 -- A restart or a failover may have brought back an older state, and an eviction may have taken a part of it. Then
 -- nobody is a member any more: all that is known is deleted, and all join again.
 local known = get('#server')
+local function tell_server()
+  if server ~= '' or not get('#server') then set('#server', server) end
+end
 local function begin_anew()
   delete_fences()
   redis.call('DEL', members, owners)
-  set('#server', server)
+  tell_server()
   -- The names are gone, so fences of theirs may stand. Whoever has one notices within a lease.
   if not known then set('#claims_from', number(now + lease)) end
 end
-if (known and known ~= server) or tonumber(get('#owned') or 0) ~= redis.call('HLEN', owners) then begin_anew() end
+-- Replicas of which only some may ask know a change of servers from each other, and disagree about nothing.
+local replaced = known and known ~= '' and server ~= '' and known ~= server
+if replaced or tonumber(get('#owned') or 0) ~= redis.call('HLEN', owners) then begin_anew() end
