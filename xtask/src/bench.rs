@@ -3,28 +3,24 @@
 //! Each run fills Redis first, then starts the release binary. The clock runs from the first entry that the
 //! consumer group was given to the last one acknowledged, seen by asking Redis every few milliseconds: connecting
 //! and discovery are not in it, reading, delivering and acknowledging are. Processor time is the bridge's own over
-//! the same span. The first run is not counted: it has a subscriber, which would slow the broker down, and checks
-//! that every entry arrived in order. Counted runs check that nothing is pending, nothing was put aside, and that
-//! the broker received as many messages as there are entries.
+//! the same span. The first run is not counted: it checks that every entry arrived in order, for which a broker needs
+//! a subscriber, which would slow it down. Counted runs check that nothing is pending, nothing was put aside, and that
+//! the destination received as many messages as there are entries.
 
+mod arrivals;
 mod fill;
 mod measure;
 mod stats;
 
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
-use crate::bridge::{self, Bridge, Interrupt, Profile};
-use crate::ledger::Ledger;
-use crate::mqtt::{self, Subscriber};
+use crate::bridge::{self, Bridge, Interrupt, Kind, Profile};
 use crate::paths;
-use crate::process::wait_until;
 use crate::redis::{Redis, Reply};
-use crate::services::{Fleet, Private, Service, free_port};
+use crate::services::{Fleet, Private, Service, free_ports};
 use fill::Load;
 use measure::Run;
 use stats::Summary;
@@ -39,17 +35,19 @@ Output: one tab-separated line, its header on stderr:
 seconds, rate, CPU and peak memory are medians over the runs; min and max are rates.
 
 A run is timed from the first entry that the consumer group is given to the last one acknowledged. Every entry is
-checked to have arrived in order in the first run, which is not timed, because a subscriber slows the broker down;
-timed runs check that nothing is left pending, nothing is dead-lettered, and that the broker got every message.
+checked to have arrived in order in the first run, which is not timed, because a subscriber slows a broker down (on
+another Redis, every stream is compared with its copy); timed runs check that nothing is left pending, nothing is
+dead-lettered, and that the destination got every entry.
 
 The bridge runs with these settings, each to be replaced with --env:
   REDIS_RATE_LIMIT=0  STREAM_BATCH_SIZE=1000  STREAM_DISCOVERY_PATTERNS=bench*  STREAM_CONSUMER_GROUP=bench
-  REDIS_DBS_TO_SEARCH=0  MQTT_QOS=1  MQTT_BASE_TOPIC=redis  LOG_LEVEL=INFO  and addresses; all else is default.
+  REDIS_DBS_TO_SEARCH=0  MQTT_BASE_TOPIC=redis (mqtt)  and addresses; all else is default.
 
 --against runs another command in turn with the bridge and prints its line, with job `against`, and then
 `ratio` and the quotient of the two median rates. The command prints a line of its own, tab-separated, at its end:
-sink entries seconds rate cpu_us_per_entry. In it {redis}, {mqtt}, {entries} and {payload} are replaced:
-  --against 'bare-loop mqtt --source {redis} --mqtt {mqtt} --entries {entries} --payload {payload}'")]
+sink entries seconds rate cpu_us_per_entry. In it {redis}, {target}, {mqtt}, {entries} and {payload} are replaced:
+  --against 'bare-loop mqtt --source {redis} --mqtt {mqtt} --entries {entries} --payload {payload}'
+  --against 'bare-loop redis --source {redis} --target {target} --entries {entries} --payload {payload}'")]
 pub(crate) struct Args {
     /// What to measure
     job: Job,
@@ -78,24 +76,22 @@ pub(crate) struct Args {
 enum Job {
     /// redis2mqtt at QoS 1
     Mqtt,
+    /// redis2redis
+    Redis,
 }
 
 impl Job {
     fn name(self) -> &'static str {
         match self {
             Self::Mqtt => "mqtt",
+            Self::Redis => "redis",
         }
     }
 
-    fn binary(self) -> &'static str {
+    fn kind(self) -> Kind {
         match self {
-            Self::Mqtt => "redis2mqtt",
-        }
-    }
-
-    fn services(self) -> &'static [Service] {
-        match self {
-            Self::Mqtt => &[Service::Redis, Service::Mosquitto],
+            Self::Mqtt => Kind::Redis2mqtt,
+            Self::Redis => Kind::Redis2redis,
         }
     }
 }
@@ -106,6 +102,8 @@ struct Bench<'a> {
     load: Load,
     program: std::path::PathBuf,
     servers: Private,
+    /// Where the bridge answers.
+    admin: u16,
     interrupt: Interrupt,
 }
 
@@ -116,10 +114,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     );
     ensure!(args.runs > 0, "a median needs a run");
     let interrupt = Interrupt::watch()?;
-    let program = bridge::build(args.job.binary(), Profile::Release)?;
-    let servers = Fleet::private(&paths::data("bench"), args.job.services())?;
+    let program = bridge::build(Profile::Release)?.join(args.job.kind().name());
+    let servers = [Service::Redis, args.job.kind().destination()];
+    let servers = Fleet::private(&paths::data("bench"), &servers)?;
     let load = Load { entries: args.entries, streams: args.streams, payload: args.payload };
-    let bench = Bench { args, load, program, servers, interrupt };
+    let admin = free_ports(1)?[0];
+    let bench = Bench { args, load, program, servers, admin, interrupt };
 
     bench.verify().context("the run that checks every entry")?;
     eprintln!("every entry arrived, in order; now {} timed runs", args.runs);
@@ -150,57 +150,19 @@ fn report(args: &Args, ours: &[Run], theirs: &[Run]) {
 }
 
 impl Bench<'_> {
-    /// One run with a subscriber that keeps the books; no clock.
-    fn verify(&self) -> Result<()> {
-        let mut redis = self.filled()?;
-        let ledger = Arc::new(Mutex::new(Ledger::default()));
-        self.load.each(|stream, id| ledger.lock().expect("nobody panics").wrote(stream, id));
-        let books = Arc::clone(&ledger);
-        let subscriber = Subscriber::start(self.broker()?, "redis/#", move |_, payload| {
-            let (stream, id) = mqtt::parse(payload).map_or_else(
-                |error| ("unreadable".to_owned(), error.to_string()),
-                |message| (message.stream, message.id),
-            );
-            books.lock().expect("nobody panics").arrived(&stream, id);
-        })?;
-        let mut bridge = self.bridge()?;
-        measure::run(&mut redis, &self.load, &mut bridge, &self.interrupt)?;
-        // The broker may still be handing out what it has confirmed.
-        wait_until(Duration::from_secs(60), || {
-            self.interrupt.came() || ledger.lock().expect("nobody panics").arrivals() >= self.load.entries
-        });
-        bridge.stop()?;
-        drop(subscriber);
-        self.interrupt.ensure_not()?;
-        let ledger = ledger.lock().expect("nobody panics");
-        let wrong: Vec<String> = ledger
-            .verdicts()
-            .filter(|(_, verdict)| !verdict.is_ok())
-            .map(|(stream, verdict)| format!("{stream}: {verdict}"))
-            .collect();
-        ensure!(wrong.is_empty(), "{} of {} streams: {}", wrong.len(), self.load.streams, wrong.join("; "));
-        Ok(())
-    }
-
     fn timed(&self) -> Result<Run> {
         let mut redis = self.filled()?;
         let before = self.received()?;
         let mut bridge = self.bridge()?;
         let run = measure::run(&mut redis, &self.load, &mut bridge, &self.interrupt)?;
         bridge.stop()?;
-        let entries = self.load.entries as u64;
-        let mut after = before;
-        let all = wait_until(Duration::from_secs(10), || {
-            after = mqtt::messages_received(self.broker().unwrap_or(0)).unwrap_or(0);
-            after >= before + entries
-        });
-        ensure!(all, "{entries} entries are acknowledged, and the broker received {}", after - before);
+        self.ensure_received(before)?;
         Ok(run)
     }
 
     /// The other command, on the same servers.
     fn other(&self, command: &str) -> Result<Run> {
-        Redis::connect(self.redis()?)?.call(&["FLUSHALL"])?;
+        self.emptied()?;
         let command = self.filled_in(command)?;
         let output = Command::new("sh")
             .args(["-c", &command])
@@ -217,18 +179,31 @@ impl Bench<'_> {
     }
 
     fn filled_in(&self, command: &str) -> Result<String> {
+        let address =
+            |service| -> Result<String> { Ok(format!("127.0.0.1:{}", self.servers.port(service, "plain")?)) };
+        let destination = address(self.args.job.kind().destination())?;
         Ok(command
-            .replace("{redis}", &self.redis_url()?)
-            .replace("{mqtt}", &format!("127.0.0.1:{}", self.broker()?))
+            .replace("{redis}", &format!("redis://{}/0", address(Service::Redis)?))
+            .replace("{target}", &format!("redis://{destination}/0"))
+            .replace("{mqtt}", &destination)
             .replace("{entries}", &self.load.entries.to_string())
             .replace("{payload}", &self.load.payload.to_string()))
     }
 
-    /// A Redis that holds the load and nothing else.
-    fn filled(&self) -> Result<Redis> {
+    /// A source and, where that is a Redis, a target that hold nothing.
+    fn emptied(&self) -> Result<Redis> {
         self.interrupt.ensure_not()?;
-        let mut redis = Redis::connect(self.redis()?)?;
+        if self.args.job == Job::Redis {
+            self.target()?.call(&["FLUSHALL"])?;
+        }
+        let mut redis = Redis::connect(self.servers.port(Service::Redis, "plain")?)?;
         redis.call(&["FLUSHALL"])?;
+        Ok(redis)
+    }
+
+    /// A source that holds the load and nothing else.
+    fn filled(&self) -> Result<Redis> {
+        let mut redis = self.emptied()?;
         self.load.fill(&mut redis)?;
         match redis.call(&["DBSIZE"])? {
             Reply::Integer(keys) if keys == self.load.streams as i64 => Ok(redis),
@@ -237,50 +212,31 @@ impl Bench<'_> {
     }
 
     fn bridge(&self) -> Result<Bridge> {
-        let mut settings = vec![
-            ("SOURCE_REDIS_URL", self.redis_url()?),
-            ("REDIS_DBS_TO_SEARCH", "0".into()),
-            ("REDIS_RATE_LIMIT", "0".into()),
-            ("STREAM_DISCOVERY_PATTERNS", "bench*".into()),
-            ("STREAM_CONSUMER_GROUP", GROUP.into()),
-            ("STREAM_BATCH_SIZE", "1000".into()),
-            ("MQTT_BROKER_HOST", "127.0.0.1".into()),
-            ("MQTT_BROKER_PORT", self.broker()?.to_string()),
-            ("MQTT_BASE_TOPIC", "redis".into()),
-            ("MQTT_QOS", "1".into()),
-            ("ADMIN_ADDR", format!("127.0.0.1:{}", free_port()?)),
-            ("LOG_LEVEL", "INFO".into()),
-        ]
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect::<Vec<_>>();
+        let mut settings = self.args.job.kind().addresses(&self.servers, self.admin)?;
+        settings.extend(
+            [
+                ("REDIS_DBS_TO_SEARCH", "0"),
+                ("REDIS_RATE_LIMIT", "0"),
+                ("STREAM_DISCOVERY_PATTERNS", "bench*"),
+                ("STREAM_CONSUMER_GROUP", GROUP),
+                ("STREAM_BATCH_SIZE", "1000"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+        );
+        if self.args.job == Job::Mqtt {
+            settings.push(("MQTT_BASE_TOPIC".to_owned(), "redis".to_owned()));
+        }
         // The last of two wins.
         settings.extend(self.args.settings.iter().cloned());
         Bridge::start(&self.program, &["run"], &settings, &paths::data("bench"))
-    }
-
-    fn redis(&self) -> Result<u16> {
-        self.servers.port(Service::Redis, "plain")
-    }
-
-    fn redis_url(&self) -> Result<String> {
-        Ok(format!("redis://127.0.0.1:{}/0", self.redis()?))
     }
 
     fn broker(&self) -> Result<u16> {
         self.servers.port(Service::Mosquitto, "plain")
     }
 
-    /// The broker's count, once it has stopped moving.
-    fn received(&self) -> Result<u64> {
-        loop {
-            let count = mqtt::messages_received(self.broker()?)?;
-            std::thread::sleep(Duration::from_millis(1500));
-            self.interrupt.ensure_not()?;
-            if mqtt::messages_received(self.broker()?)? == count {
-                return Ok(count);
-            }
-        }
+    fn target(&self) -> Result<Redis> {
+        Redis::connect(self.servers.port(Service::Target, "plain")?)
     }
 }
 

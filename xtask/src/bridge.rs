@@ -9,14 +9,56 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 use rustix::process::Signal;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::paths;
 use crate::process::{self, Process, tail, wait_until};
+use crate::services::{Private, Service};
 
 /// A bridge's SHUTDOWN_TIMEOUT is 8 s; beyond this it did not stop as promised.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// Which bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// Streams to MQTT topics
+    Redis2mqtt,
+    /// Streams to the same streams on another Redis
+    Redis2redis,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Redis2mqtt => "redis2mqtt",
+            Self::Redis2redis => "redis2redis",
+        }
+    }
+
+    /// Where it moves entries to.
+    pub(crate) fn destination(self) -> Service {
+        match self {
+            Self::Redis2mqtt => Service::Mosquitto,
+            Self::Redis2redis => Service::Target,
+        }
+    }
+
+    /// The settings by which it finds its servers, and is found itself.
+    pub(crate) fn addresses(self, servers: &Private, admin: u16) -> Result<Vec<(String, String)>> {
+        let destination = match self {
+            Self::Redis2mqtt => "MQTT_BROKER",
+            Self::Redis2redis => "TARGET_REDIS",
+        };
+        let mut settings = vec![("ADMIN_ADDR".to_owned(), format!("127.0.0.1:{admin}"))];
+        for (server, service) in [("SOURCE_REDIS", Service::Redis), (destination, self.destination())] {
+            settings.push((format!("{server}_HOST"), "127.0.0.1".to_owned()));
+            settings.push((format!("{server}_PORT"), servers.port(service, "plain")?.to_string()));
+        }
+        Ok(settings)
+    }
+}
 
 /// Which of Cargo's profiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,17 +76,19 @@ pub(crate) struct Bridge {
     log: PathBuf,
 }
 
-/// Builds the bridge and returns its path.
-pub(crate) fn build(name: &str, profile: Profile) -> Result<PathBuf> {
+/// Builds all bridges and returns the directory that they are in. One by one, each would need its own build of the
+/// crates that they share, with just the features that it asks for.
+pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
     let shell = paths::shell()?;
     let (flag, directory) = match profile {
         Profile::Dev => (None, "debug"),
         Profile::Release => (Some("--release"), "release"),
     };
-    let mut command = vec!["build", "--locked", "--package", name];
+    let mut command = vec!["build", "--locked"];
+    command.extend(Kind::value_variants().iter().flat_map(|kind| ["--package", kind.name()]));
     command.extend(flag);
     paths::cargo(&shell, &command).run()?;
-    Ok(paths::build_dir(&shell)?.join(directory).join(name))
+    Ok(paths::build_dir(&shell)?.join(directory))
 }
 
 impl Bridge {

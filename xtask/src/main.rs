@@ -1,8 +1,9 @@
 //! The project's own commands, run as `cargo xtask …`.
 //!
 //! Each command is one module. What several of them share: `services` (the real servers), `process` (a process
-//! found again after a restart of this program), `redis` (a small client), `mqtt` (a subscriber), `ledger`
-//! (what was written against what arrived). Nothing here is part of a bridge.
+//! found again after a restart of this program), `bridge` (one that runs), `redis` (a small client), `mqtt` (a
+//! subscriber), `ledger` (what was written against what arrived), `copies` (what was written against what stands
+//! there). Nothing here is part of a bridge.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program talks through these")]
 #![allow(
     clippy::disallowed_methods,
@@ -13,6 +14,7 @@
 mod bench;
 mod bridge;
 mod check;
+mod copies;
 mod demo;
 mod install;
 mod ledger;

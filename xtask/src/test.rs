@@ -14,7 +14,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let fleet = Fleet::shared();
-    fleet.up(&Service::ALL)?;
+    fleet.up(&Service::SHARED)?;
     let shell = paths::shell()?;
     for (name, value) in fleet.exports()? {
         shell.set_var(name, value);
@@ -23,7 +23,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     command.extend(args.filter.iter().map(String::as_str));
     let tested = paths::cargo(&shell, &command).run();
     if std::env::var("CI").is_ok_and(|ci| ci == "true") {
-        fleet.down(&Service::ALL)?;
+        fleet.down(&Service::SHARED)?;
     } else {
         println!("the servers stay up for the next run; stop them with: cargo xtask services down");
     }

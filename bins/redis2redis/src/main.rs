@@ -6,6 +6,7 @@ mod commands;
 mod flights;
 mod loops;
 mod naming;
+mod proofs;
 mod runs;
 mod script;
 mod settings;

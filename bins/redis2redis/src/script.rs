@@ -41,12 +41,14 @@ impl Rules {
         }
     }
 
-    /// The command that writes these entries to a place; `before` is the entry before them whose fate is not known yet.
+    /// The command that writes these entries to a place; `before` is the entry before them whose fate is not known yet,
+    /// `proof` what [`crate::proofs`] says.
     /// `known` is whether the target has the script: else its text goes along, and then it has.
     pub(crate) fn command(
         &self,
         place: &Place,
         before: Option<EntryId>,
+        proof: String,
         entries: &[&Entry],
         known: bool,
     ) -> (CustomCommand, Vec<Value>) {
@@ -55,11 +57,11 @@ impl Rules {
         let name = if known { "EVALSHA" } else { "EVAL" };
         let script = if known { Value::from(HASH.as_str()) } else { Value::from_static_str(SOURCE) };
         let words: usize = entries.iter().map(|entry| 2 + 2 * entry.fields.len()).sum();
-        let mut arguments = Vec::with_capacity(8 + words);
+        let mut arguments = Vec::with_capacity(9 + words);
         arguments.extend([script, 1.into(), Value::Bytes(place.key.clone())]);
         arguments.push(if self.on_cluster { "".into() } else { place.db.to_string().into() });
         arguments.push(before.map_or_else(String::new, |id| id.to_string()).into());
-        arguments.extend([self.maxlen.clone(), self.conflict.into(), self.waiting.into()]);
+        arguments.extend([self.maxlen.clone(), self.conflict.into(), self.waiting.into(), proof.into()]);
         for entry in entries {
             let mut id = Vec::with_capacity(24);
             entry.id.write_to(&mut id);
@@ -99,6 +101,8 @@ pub(crate) enum Trouble {
     ScriptUnknown,
     /// This server is no primary: another one may be.
     ReadOnly(String),
+    /// It must be known first whether this, the target's oldest entry, is a copy of the source's.
+    Unproven(Entry),
 }
 
 impl Answer {
@@ -116,7 +120,9 @@ impl Answer {
             }
             Err(fault) => return Self::stopped(0, fault, false, records),
         };
-        let Some((done, stop, error, notes)) = parts(reply).filter(|(done, ..)| *done <= records) else {
+        let Some(Parts { done, stop, error, oldest, notes }) =
+            parts(reply).filter(|parts| parts.done <= records)
+        else {
             let fault = Fault::Other("the script's answer is not what it should be".into());
             return Self::stopped(0, fault, false, records);
         };
@@ -126,6 +132,12 @@ impl Answer {
             }
             // "behind": what was sent before did not get there, so none of these may.
             "" | "behind" => Self::silence(records),
+            "unproven" => {
+                let trouble = error.parse().ok().map(|id| Trouble::Unproven(Entry { id, fields: oldest }));
+                let mut fates = vec![Fate::Unknown; records];
+                fates[..done].fill(Fate::Delivered);
+                Self { fates, renamed: None, trouble }
+            }
             stop => Self::stopped(done, fault_of(&error), stop == "entry", records),
         };
         for (number, kind, words) in notes {
@@ -177,18 +189,29 @@ fn fault_of(text: &str) -> Fault {
     Fault::answered(text.strip_prefix('-').unwrap_or(text).trim_end().to_owned())
 }
 
-type Note = (usize, String, String);
+/// What the script returns, see there.
+struct Parts {
+    done: usize,
+    stop: String,
+    error: String,
+    oldest: Vec<(Bytes, Bytes)>,
+    notes: Vec<(usize, String, String)>,
+}
 
-fn parts(reply: Value) -> Option<(usize, String, String, Vec<Note>)> {
+fn parts(reply: Value) -> Option<Parts> {
     let Value::Array(parts) = reply else { return None };
     let mut parts = parts.into_iter();
     let done = number(parts.next()?)?;
     let (stop, error) = (text(parts.next()?)?, text(parts.next()?)?);
-    let mut notes = Vec::new();
+    let (mut oldest, mut notes) = (Vec::new(), Vec::new());
+    let mut words = parts.next().map(Value::into_array).unwrap_or_default().into_iter();
+    while let Some(field) = words.next() {
+        oldest.push((field.into_bytes()?, words.next()?.into_bytes()?));
+    }
     while let Some(at) = parts.next() {
         notes.push((number(at)?, text(parts.next()?)?, text(parts.next()?)?));
     }
-    Some((done, stop, error, notes))
+    Some(Parts { done, stop, error, oldest, notes })
 }
 
 fn number(value: Value) -> Option<usize> {
@@ -205,7 +228,7 @@ mod tests {
     use super::*;
 
     fn reply(done: i64, stop: &str, error: &str, notes: &[(i64, &str, &str)]) -> Result<Value, Fault> {
-        let mut parts: Vec<Value> = vec![done.into(), stop.into(), error.into()];
+        let mut parts: Vec<Value> = vec![done.into(), stop.into(), error.into(), Value::Array(Vec::new())];
         for (number, kind, words) in notes {
             parts.extend([Value::from(*number), (*kind).into(), (*words).into()]);
         }
@@ -259,6 +282,13 @@ mod tests {
             Some(Trouble::ReadOnly("READONLY x".into()))
         );
         assert_eq!(trouble(reply(0, "entry", "OOM x", &[])), None);
+        let id = EntryId { ms: 7, seq: 1 };
+        let oldest = Value::Array(vec!["f".into(), "v".into()]);
+        let unproven = Ok(Value::Array(vec![1.into(), "unproven".into(), "7-1".into(), oldest]));
+        let answer = Answer::read(unproven, 3);
+        assert_eq!(answer.fates, [Fate::Delivered, Fate::Unknown, Fate::Unknown]);
+        let fields = vec![(Bytes::from("f"), Bytes::from("v"))];
+        assert_eq!(answer.trouble, Some(Trouble::Unproven(Entry { id, fields })));
     }
 
     #[test]

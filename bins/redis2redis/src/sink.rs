@@ -22,6 +22,7 @@ use crate::call::Call;
 use crate::flights::{Flight, Flights};
 use crate::loops::{LoopCheck, Verdict};
 use crate::naming::Naming;
+use crate::proofs::Proofs;
 use crate::runs::runs_of;
 use crate::script::{Answer, Rules, Trouble, unfit};
 use crate::settings::{Settings, TargetSettings};
@@ -38,6 +39,7 @@ pub(crate) struct RedisSink {
     rules: Rules,
     loops: LoopCheck,
     flights: Flights,
+    proofs: Arc<Proofs>,
     live: Mutex<Option<Live>>,
 }
 
@@ -65,12 +67,14 @@ impl RedisSink {
     /// Reads TLS files; connects to nothing.
     pub(crate) fn new(settings: &Settings) -> Result<Self, ConnectorError> {
         let target = settings.target.clone();
+        let source = Connector::new(settings.redis.clone())?;
         Ok(Self {
             connector: Connector::to_target(target.redis.clone())?,
             naming: Naming::of(settings),
             rules: Rules::new(&target),
-            loops: LoopCheck::new(settings, Connector::new(settings.redis.clone())?),
+            loops: LoopCheck::new(settings, source.clone()),
             flights: Flights::default(),
+            proofs: Arc::new(Proofs::new(source)),
             live: Mutex::new(None),
             target,
         })
@@ -156,13 +160,14 @@ impl Sink for RedisSink {
             let (stream, last) = (&group[records[0]].stream.name, entries[entries.len() - 1].id);
             let place = self.naming.place(stream);
             let (before, flight) = self.flights.set_out(stream, last);
-            let (command, arguments) = self.rules.command(&place, before, &entries, knows_script);
+            let (command, arguments) =
+                self.rules.command(&place, before, self.proofs.of(stream), &entries, knows_script);
             sent.push(Sent { records, call: Call::send(&live.client, command, arguments), _flight: flight });
             places.push(place);
         }
         let replicas = self.target.wait_replicas;
         let waits = wait::send(&live.client, replicas, self.target.is_cluster(), &places);
-        settle(group, sent, waits, replicas, live, fates).boxed()
+        settle(group, sent, waits, replicas, live, self.proofs.clone(), fates).boxed()
     }
 
     async fn disconnect(&self) {
@@ -180,6 +185,7 @@ async fn settle(
     mut waits: Vec<Wait>,
     replicas: u32,
     mut live: Live,
+    proofs: Arc<Proofs>,
     mut fates: Vec<Fate>,
 ) -> Vec<Fate> {
     let all_answered = async {
@@ -196,7 +202,7 @@ async fn settle(
     }
     let mut runs = Vec::with_capacity(sent.len());
     for Sent { records, call, .. } in sent {
-        let answer = match call.answer() {
+        let mut answer = match call.answer() {
             Some(reply) => Answer::read(reply, records.len()),
             None => Answer::silence(records.len()),
         };
@@ -204,6 +210,13 @@ async fn settle(
             Some(Trouble::ScriptUnknown) => live.knows_script.store(false, Ordering::Relaxed),
             // It may be a failover: whoever is primary now is asked for when connecting.
             Some(Trouble::ReadOnly(reason)) => drop(live.end.try_send(reason)),
+            Some(Trouble::Unproven(oldest)) => {
+                if let Err(fault) = proofs.look(&group[records[0]].stream.name, &oldest).await
+                    && let Some(fate) = answer.fates.iter_mut().find(|fate| **fate == Fate::Unknown)
+                {
+                    *fate = Fate::Busy(format!("whether it was trimmed there cannot be seen: {fault}"));
+                }
+            }
             None if answer.fates.contains(&Fate::Delivered) => {
                 live.knows_script.store(true, Ordering::Relaxed)
             }

@@ -4,11 +4,13 @@
 -- KEYS[1]  the stream on the target
 -- ARGV     database ('' on a Cluster), ID of the entry that was sent before these and whose fate was not known then
 --          ('' if there is none), cap ('0' is none), what becomes of a conflict ('auto-id' or 'dead-letter'),
---          whether WAIT follows ('1' or '0'); then for each entry: ID, how many words, field, value, ...
--- Returns  how many entries are settled, what stopped it ('' nothing, 'behind', 'target', 'entry'), the error; then
+--          whether WAIT follows ('1' or '0'), what is known of the stream's oldest entry ('ID copy', 'ID other', ''); then
+--          for each entry: ID, how many words, field, value, ...
+-- Returns  how many entries are settled, what stopped it ('' nothing, 'behind', 'target', 'entry', 'unproven'), the
+--          error; the fields of the oldest entry where it must be known whether it is a copy (its ID is the error); then
 --          for each conflict: the entry's number from 1, 'conflict' or 'new-id', and the words for it.
 local key = KEYS[1]
-local db, before, cap, rule, waiting = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local db, before, cap, rule, waiting, proof = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
 local function failed(reply)
   return type(reply) == 'table' and reply.err
@@ -33,11 +35,11 @@ local function describe()
   return stream
 end
 
--- Whether the stream has lost this entry by trimming: it is older than all that is left, and what is missing was not
--- deleted by name. Before Redis 7.0 nobody counts what was added: there the cap must have been reached.
+-- Whether the stream may have lost this entry by trimming: it is older than all that is left, and what is missing was
+-- not deleted by name. Before Redis 7.0 nobody counts what was added: there the cap must have been reached.
 local function trimmed(stream, id)
   local first = stream['first-entry']
-  if not stream['length'] or (first and not less(id, first[1])) then return false end
+  if not first or not less(id, first[1]) then return false end
   if stream['entries-added'] then
     return stream['entries-added'] > stream['length'] and stream['max-deleted-entry-id'] == '0-0'
   end
@@ -57,8 +59,9 @@ local function same(fields, from, to)
   return true
 end
 
--- What an entry comes to that XADD did not take: an error, or 'there', or 'conflict' and what it consists in. The
--- error's text decides nothing: the target's content does.
+-- What an entry comes to that XADD did not take: an error, or 'there', or 'conflict' and what it consists in, or the
+-- oldest entry, of which must be known first whether it is a copy. The error's text decides nothing: the target's
+-- content does.
 local function examine(id, from, to, err)
   local found = redis.pcall('XRANGE', key, id, id)
   if failed(found) then return failed(found) end
@@ -69,7 +72,12 @@ local function examine(id, from, to, err)
   local stream, cannot = describe()
   if not stream then return cannot end
   if less(stream['last-generated-id'], id) then return err end
-  if trimmed(stream, id) then return nil, 'there' end
+  if trimmed(stream, id) then
+    -- It was, if what is left is a copy of the same stream: entries come in order.
+    local oldest = stream['first-entry']
+    if proof == oldest[1] .. ' copy' then return nil, 'there' end
+    if proof ~= oldest[1] .. ' other' then return oldest[1], 'unproven', oldest[2] end
+  end
   return nil, 'conflict', 'the target does not have ' .. id .. ' and is past it, at ' .. stream['last-generated-id']
 end
 
@@ -94,8 +102,8 @@ if before ~= '' then
   if less(stream['last-generated-id'], before) then return { 0, 'behind', '' } end
 end
 
-local answer = { 0, '', '' }
-local at, number, wrote = 6, 0, false
+local answer = { 0, '', '', {} }
+local at, number, wrote = 7, 0, false
 while at <= #ARGV do
   local id, from = ARGV[at], at + 2
   local to = from + tonumber(ARGV[at + 1]) - 1
@@ -115,6 +123,7 @@ while at <= #ARGV do
     end
     if err then
       answer[2], answer[3] = 'entry', err
+      if kind == 'unproven' then answer[2], answer[4] = kind, words end
       break
     end
     if kind ~= 'there' then

@@ -66,6 +66,10 @@ impl Sentinels {
         self.servers.iter().find(|server| server.port == port).expect("it is one of them")
     }
 
+    pub fn servers(&self) -> impl Iterator<Item = &Redis> {
+        self.servers.iter()
+    }
+
     /// The server with this port.
     pub fn server(&mut self, port: u16) -> &mut Redis {
         self.servers.iter_mut().find(|server| server.port == port).expect("it is one of them")
@@ -87,7 +91,8 @@ impl Sentinels {
         self.wait_until_replaced(port);
     }
 
-    fn wait_until_replaced(&self, port: u16) {
+    /// Waits until all sentinels take another server for the primary, and it does too.
+    pub fn wait_until_replaced(&self, port: u16) {
         let replaced = || self.agreed_primary().is_some_and(|primary| primary != port);
         wait_until("another primary", || self.states(), replaced);
     }

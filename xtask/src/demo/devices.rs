@@ -52,7 +52,7 @@ impl Devices {
         let stopping = Arc::clone(&stop);
         let writer = std::thread::spawn(move || {
             if let Err(error) = write(redis, &events, &stopping) {
-                let _ = events.send(Event::Failed(error));
+                let _ = events.send(Event::Failed(error.context("the simulated devices")));
             }
         });
         Ok(Self { stop, writer })

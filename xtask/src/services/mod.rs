@@ -24,7 +24,7 @@ use clap::{Subcommand, ValueEnum};
 use crate::install::{self, Tool};
 use crate::paths;
 use crate::process::Process;
-pub(crate) use ports::free_port;
+pub(crate) use ports::free_ports;
 use state::{Running, State};
 
 /// A kind of server. One may be several processes.
@@ -34,6 +34,8 @@ pub(crate) enum Service {
     Redis,
     /// One broker: plain, with users and an ACL, TLS with client certificates, websockets
     Mosquitto,
+    /// A second Redis, to be written to: the demo's and the bench's
+    Target,
 }
 
 /// Where one service runs: all that its start needs to know.
@@ -49,25 +51,28 @@ pub(crate) struct Place {
 type Ports = BTreeMap<String, u16>;
 
 impl Service {
-    pub(crate) const ALL: [Self; 2] = [Self::Redis, Self::Mosquitto];
+    const ALL: [Self; 3] = [Self::Redis, Self::Mosquitto, Self::Target];
+    /// What the tests share; of everything else they start their own.
+    pub(crate) const SHARED: [Self; 2] = [Self::Redis, Self::Mosquitto];
 
     fn name(self) -> &'static str {
         match self {
             Self::Redis => "redis",
             Self::Mosquitto => "mosquitto",
+            Self::Target => "target",
         }
     }
 
     fn tools(self) -> &'static [Tool] {
         match self {
-            Self::Redis => redis::TOOLS,
+            Self::Redis | Self::Target => redis::TOOLS,
             Self::Mosquitto => mosquitto::TOOLS,
         }
     }
 
     fn ports(self) -> &'static [&'static str] {
         match self {
-            Self::Redis => redis::PORTS,
+            Self::Redis | Self::Target => redis::PORTS,
             Self::Mosquitto => mosquitto::PORTS,
         }
     }
@@ -75,7 +80,7 @@ impl Service {
     /// Starts it and returns once it answers. An error leaves nothing running.
     fn start(self, place: &Place) -> Result<Vec<Child>> {
         match self {
-            Self::Redis => Ok(vec![redis::start(place)?]),
+            Self::Redis | Self::Target => Ok(vec![redis::start(place)?]),
             Self::Mosquitto => Ok(vec![mosquitto::start(place)?]),
         }
     }
@@ -85,6 +90,7 @@ impl Service {
         match self {
             Self::Redis => redis::exports(place),
             Self::Mosquitto => mosquitto::exports(place),
+            Self::Target => Vec::new(),
         }
     }
 }
@@ -265,7 +271,7 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Start what does not run yet
+    /// Start what does not run yet; without a name, what the tests share
     Up { services: Vec<Service> },
     /// Stop what was started here
     Down { services: Vec<Service> },
@@ -279,8 +285,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let fleet = Fleet::shared();
     match &args.action {
         Action::Up { services } => {
-            fleet.up(or_all(services))?;
-            print_status(&fleet, or_all(services))
+            let services = if services.is_empty() { &Service::SHARED } else { services.as_slice() };
+            fleet.up(services)?;
+            print_status(&fleet, services)
         }
         Action::Down { services } => {
             fleet.down(or_all(services))?;
@@ -288,7 +295,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         Action::Status { services } => print_status(&fleet, or_all(services)),
         Action::Env => {
-            for service in Service::ALL {
+            for service in Service::SHARED {
                 let running = fleet.port(service, service.ports()[0]);
                 running.map_err(|error| error.context("start the servers with: cargo xtask services up"))?;
             }

@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 
 use super::Ports;
 
@@ -19,27 +19,20 @@ pub(super) fn free(names: &[&str], before: Option<&Ports>) -> Result<Ports> {
             return Ok(before.clone());
         }
     }
+    let free = free_ports(names.len())?;
+    Ok(names.iter().map(|name| (*name).to_owned()).zip(free).collect())
+}
+
+/// So many free ports, all different.
+pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>> {
     // Commands in several checkouts begin at different places, and so seldom meet.
     let span = u32::from(RANGE.end - RANGE.start);
     let offset = std::process::id().wrapping_mul(31) % span;
-    let mut candidates = (0..span).map(|i| RANGE.start + ((offset + i) % span) as u16);
+    let candidates = (0..span).map(|i| RANGE.start + ((offset + i) % span) as u16);
     // Held until all are found, so that no port is found twice.
-    let mut held = Vec::new();
-    let mut ports = Ports::new();
-    for name in names {
-        let (port, listener) = candidates
-            .by_ref()
-            .find_map(|port| Some((port, bind(port)?)))
-            .with_context(|| format!("no free port from {} to {}", RANGE.start, RANGE.end))?;
-        held.push(listener);
-        ports.insert((*name).to_owned(), port);
-    }
-    Ok(ports)
-}
-
-/// One free port.
-pub(crate) fn free_port() -> Result<u16> {
-    free(&["one"], None)?.into_values().next().context("one name, one port")
+    let held: Vec<_> = candidates.filter_map(|port| Some((port, bind(port)?))).take(count).collect();
+    ensure!(held.len() == count, "fewer than {count} free ports from {} to {}", RANGE.start, RANGE.end);
+    Ok(held.into_iter().map(|(port, _)| port).collect())
 }
 
 fn bind(port: u16) -> Option<TcpListener> {

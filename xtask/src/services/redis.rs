@@ -11,7 +11,11 @@ use crate::install::{self, Tool};
 use crate::process;
 use crate::redis::Redis;
 
-pub(super) const TOOLS: &[Tool] = &[Tool { program: "redis-server", package: "redis-server" }];
+/// `redis-cli` is for tests, which make Clusters with it.
+pub(super) const TOOLS: &[Tool] = &[
+    Tool { program: "redis-server", package: "redis-server" },
+    Tool { program: "redis-cli", package: "redis-tools" },
+];
 pub(super) const PORTS: &[&str] = &["plain", "tls"];
 const USER: &str = "tester";
 const PASSWORD: &str = "tester-secret";

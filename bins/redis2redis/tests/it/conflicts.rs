@@ -113,13 +113,26 @@ fn absent_because_somebody_deleted_it_there_is_a_conflict() {
 #[test]
 fn what_was_trimmed_there_is_acknowledged() {
     let list = [("1-0", "a"), ("2-0", "b"), ("3-0", "c"), ("4-0", "d")];
-    for left in ["2", "0"] {
-        let before = Before::new().source(&list).target(&list);
+    let before = Before::new().source(&list).target(&list);
+    before.target.ask(0, &["XTRIM", "s", "MAXLEN", "2"]);
+    let scene = before.begin();
+    scene.wait_settled(0, "s");
+    assert_eq!(ids(&scene.target, 0, "s"), ["3-0", "4-0"]);
+    assert!(reasons(&scene).is_empty());
+    scene.end(&[]);
+}
+
+#[test]
+fn what_was_never_there_is_not_taken_for_trimmed() {
+    // The source's stream was made anew, with lower IDs, since it was copied; or nothing is left to tell by.
+    for (list, left) in [(&[("1-0", "a"), ("2-0", "b")][..], "2"), (&[("8-0", "c"), ("9-0", "d")], "0")] {
+        let old = [("7-0", "a"), ("8-0", "b"), ("9-0", "c")];
+        let before = Before::new().source(list).target(&old);
         before.target.ask(0, &["XTRIM", "s", "MAXLEN", left]);
         let scene = before.begin();
         scene.wait_settled(0, "s");
+        assert_eq!(reasons(&scene).len(), 2, "{:?}", reasons(&scene));
         assert_eq!(entries(&scene.target, 0, "s").len().to_string(), left);
-        assert!(reasons(&scene).is_empty());
         scene.end(&[]);
     }
 }

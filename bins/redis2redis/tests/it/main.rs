@@ -14,6 +14,7 @@
 mod conflicts;
 mod copies;
 mod failover;
+mod failover_loss;
 mod failures;
 mod harness;
 mod replicas;

@@ -170,7 +170,13 @@ impl<S: Sink> Lane<S> {
             return;
         }
         self.source.retry_at = None;
-        let reader = self.source.reader.take().filter(|reader| self.reads_as(reader));
+        let reader = self.source.reader.take().filter(|reader| {
+            let good = self.reads_as(reader);
+            if !good {
+                self.source.stale_fence = reader.fence().map(|(_, fence)| fence.clone());
+            }
+            good
+        });
         let Some(reader) = reader else {
             self.source.connecting = true;
             self.source.under_way = Some(self.connect());

@@ -143,6 +143,8 @@ pub(super) struct Term {
     mine: BTreeSet<Bucket>,
     giving: BTreeMap<Bucket, Giving>,
     next_tick: Instant,
+    /// The books answered last time: where they did not, nothing but the next tick asks them.
+    answered: bool,
     /// Reported down, and not up since.
     down: bool,
 }
@@ -225,6 +227,7 @@ impl Ownership {
             mine: BTreeSet::new(),
             giving: BTreeMap::new(),
             next_tick: Instant::now(),
+            answered: true,
             down: false,
         })
     }
@@ -301,6 +304,7 @@ impl Ownership {
     }
 
     fn failed(&self, term: &mut Term, fault: &Fault) {
+        term.answered = false;
         term.next_tick = Instant::now() + TICK;
         tracing::debug!("ownership: {fault}");
         if !self.lease.holds() || fault.needs_human() {
@@ -321,6 +325,7 @@ impl Ownership {
         let answer = self.books.tick(&mut self.access, &term.name, &self.member, known, &dead).await?;
         let Standing::Member(changed) = answer else { return Ok(Standing::Fenced) };
         self.lease.extend_to(sent + LEASE - MARGIN);
+        term.answered = true;
         if std::mem::take(&mut term.down) {
             self.health.up(PART);
             self.health.forget(PART);
@@ -330,8 +335,10 @@ impl Ownership {
             term.view = view;
             self.show(term);
         }
-        self.release(term).await?;
-        self.balance(term).await
+        match self.release(term).await? {
+            Standing::Member(()) => self.balance(term).await,
+            Standing::Fenced => Ok(Standing::Fenced),
+        }
     }
 
     /// Claims what this member should have and nobody has; gives up what is too much.
@@ -355,7 +362,7 @@ impl Ownership {
             changed = true;
         }
         let mut fenced = false;
-        if !moves.claim.is_empty() {
+        if !moves.claim.is_empty() && term.answered {
             self.limiter.spend(1);
             match self.books.claim(&mut self.access, &term.name, &moves.claim).await {
                 Ok(Standing::Member(claimed)) => {
@@ -391,12 +398,17 @@ impl Ownership {
         };
         let going: Vec<Bucket> =
             term.giving.iter().filter(|(_, giving)| free(giving)).map(|(bucket, _)| *bucket).collect();
-        if going.is_empty() {
+        if going.is_empty() || !term.answered {
             return Ok(Standing::Member(()));
         }
         self.limiter.spend(1);
-        let answer = self.books.release(&mut self.access, &term.name, &going).await?;
+        let answer = match self.books.release(&mut self.access, &term.name, &going).await {
+            // It may come to Redis later, when these buckets are this member's again: then it must find no member.
+            Err(Fault::Lost(_)) => return Ok(Standing::Fenced),
+            answer => answer?,
+        };
         term.giving.retain(|bucket, _| !going.contains(bucket));
+        term.view.owners.retain(|bucket, _| !going.contains(bucket));
         Ok(answer)
     }
 

@@ -186,6 +186,36 @@ async fn a_replica_that_was_cut_off_for_longer_than_its_lease_disturbs_nobody() 
     }
 }
 
+/// The request may still be on its way, and would free what this member owns when it comes.
+#[tokio::test]
+async fn who_releases_and_hears_no_answer_goes_on_under_another_name() {
+    let script = Script::new(|_| Fate::Delivered);
+    let streams = names(10);
+    let mut bridges = replicas(11, "unheard", &script, 2).await;
+    let proxy = Proxy::start(&redis_url(), b"released").await;
+    let first = bridges.remove(0).through(&proxy.url);
+    bridges.insert(0, first);
+    for stream in &streams {
+        bridges[0].add(stream, 1..=10).await;
+    }
+    let name = |bridge: &Bridge| {
+        let page = bridge.status.page(&bridge.health, &bridge.metrics);
+        serde_json::from_str::<Json>(&page).unwrap()["member"].as_str().map(str::to_owned)
+    };
+    bridges[0].start();
+    shared_out(&[&bridges[0]], 10).await;
+    let before = name(&bridges[0]);
+    proxy.swallow(1);
+    bridges[1].start();
+    until("the answer is lost", async || (proxy.left() == 0, ())).await;
+    shared_out(&bridges.iter().collect::<Vec<_>>(), 10).await;
+    assert_ne!(name(&bridges[0]), before);
+    all_arrived(&script, &streams, &bridges[0], 1..=10).await;
+    for bridge in &mut bridges {
+        bridge.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn the_read_of_a_lost_connection_takes_nothing() {
     let script = Script::new(|_| Fate::Delivered);
@@ -314,6 +344,8 @@ async fn another_server_life_or_lost_books_make_everybody_join_again() {
     for bridge in &mut bridges {
         bridge.stop().await;
     }
+    let left = keys_of_ours(&bridges[0].redis, &bridges[0].group).await;
+    assert!(left.is_empty(), "also the fences of memberships that were lost are gone: {left:?}");
 }
 
 fn lost(bridge: &Bridge) -> u64 {

@@ -62,6 +62,12 @@ pub(super) fn moves(
         load += weight(bucket);
         moves.claim.push(*bucket);
     }
+    // Owned without this member knowing, as above, and more than it should have: nobody else can claim them.
+    let unknown = view.owners.iter().filter(|(bucket, owner)| {
+        *owner == me && !mine.contains(bucket) && !giving.contains(bucket) && !moves.claim.contains(bucket)
+    });
+    let mut unknown: Vec<Bucket> = unknown.map(|(bucket, _)| *bucket).collect();
+    moves.give_up.append(&mut unknown);
     moves
 }
 
@@ -173,6 +179,12 @@ mod tests {
         // The answer to a claim was lost.
         view.owners = [(1, "a".to_owned()), (2, "b".to_owned())].into();
         assert_eq!(check(&view, &[], &[], true), Moves { give_up: vec![], claim: vec![1] });
+        // And meanwhile its quota became smaller, or the stream went.
+        view.owners = [(1, "a".to_owned()), (2, "a".to_owned())].into();
+        assert_eq!(check(&view, &[1], &[], true), Moves { give_up: vec![2], claim: vec![] });
+        assert_eq!(check(&view, &[1], &[2], true), Moves::default());
+        view.owners = [(1, "a".to_owned()), (9, "a".to_owned())].into();
+        assert_eq!(check(&view, &[1], &[], true), Moves { give_up: vec![9], claim: vec![] });
         view.owners.clear();
         // The other one reads other streams: it may have no use for bucket 2.
         assert_eq!(check(&view, &[1], &[], false), Moves { give_up: vec![], claim: vec![2] });
