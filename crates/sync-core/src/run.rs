@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use self::deal::{Around, Dealer};
 use self::keeper::Keeper;
-use self::ownership::{NotJoined, Ownership};
-use self::search::search;
+use self::ownership::{NotJoined, Ownership, Term};
+use self::search::Search;
 use crate::bridge::{Sink, Unreachable};
 use crate::budget::{Budget, READ_BUDGET};
 use crate::lane::Shared;
@@ -145,23 +145,6 @@ pub async fn run<S: Sink>(mut bridge: Bridge<S>) -> Result<(), StartError> {
     };
     tracing::info!("connected to the {}", sink.destination());
 
-    let mut term = None;
-    if let Some(ownership) = &mut sharing {
-        match at_start("other replicas", bridge.redis.retry, &stop, async || ownership.join(None).await).await
-        {
-            Started::Yes(joined) => term = Some(joined),
-            Started::Stopped => return Ok(()),
-            Started::No(NotJoined::Taken(reason), _) => return Err(StartError::Taken(reason)),
-            Started::No(NotJoined::Fault(fault), _) if fault.needs_human() => {
-                return Err(StartError::Ownership { fault });
-            }
-            Started::No(NotJoined::Fault(fault), attempts) => {
-                return Err(StartError::Source { address: connector.address(), attempts, fault });
-            }
-        }
-    }
-    bridge.health.started();
-
     let (sink_is_up, sink_up) = watch::channel(true);
     let keeper = Keeper {
         sink: sink.clone(),
@@ -170,8 +153,6 @@ pub async fn run<S: Sink>(mut bridge: Bridge<S>) -> Result<(), StartError> {
         stop: stop.clone(),
     };
     let keeping = tokio::spawn(keeper.keep_connected(lost, sink_is_up));
-    let sharing = sharing.zip(term).map(|(ownership, term)| tokio::spawn(ownership.keep(term)));
-    let counting = tokio::spawn(statistics.clone().run(stop.clone()));
     let budget = Budget::new(READ_BUDGET);
     bridge.metrics.watch_budget(budget.clone());
     let shared = Arc::new(Shared {
@@ -201,10 +182,24 @@ pub async fn run<S: Sink>(mut bridge: Bridge<S>) -> Result<(), StartError> {
         lanes: bridge.redis.pool_size,
         settings: bridge.streams,
     });
+    let mut search = Search::new(searcher);
+    let term = match &mut sharing {
+        Some(ownership) => match first_start(ownership, &shared, &mut search, &bridge.live).await? {
+            Some(term) => Some(term),
+            None => return Ok(()),
+        },
+        None => {
+            search.begin_at_the_end(&shared, &bridge.live).await;
+            None
+        }
+    };
+    shared.health.started();
+    let sharing = sharing.zip(term).map(|(ownership, term)| tokio::spawn(ownership.keep(term)));
+    let counting = tokio::spawn(shared.statistics.clone().run(stop.clone()));
     let (tell_found, found) = mpsc::channel(1);
     let (failed, hear_failed) = mpsc::channel(1);
     if shared.settings.enabled {
-        tokio::spawn(search(searcher, shared.clone(), bridge.live, tell_found, hear_failed));
+        tokio::spawn(search.run(shared.clone(), bridge.live, tell_found, hear_failed));
     } else {
         tracing::warn!("REDIS_STREAMS_ENABLED is false: nothing is read");
     }
@@ -237,6 +232,42 @@ pub async fn run<S: Sink>(mut bridge: Bridge<S>) -> Result<(), StartError> {
     // Ends by itself once the sink's connection is closed.
     let _ = timeout_at(deadline, keeping).await;
     Ok(())
+}
+
+/// Becomes one of the replicas; `None` when a stop came first. Whoever finds none that ever was there is the first one.
+async fn first_start<S: Sink>(
+    ownership: &mut Ownership,
+    shared: &Shared<S>,
+    search: &mut Search,
+    live: &watch::Receiver<Live>,
+) -> Result<Option<Term>, StartError> {
+    let (retry, stop) = (shared.redis_retry, &shared.stop);
+    let nobody =
+        match at_start("other replicas", retry, stop, async || ownership.nobody_was_here().await).await {
+            Started::Yes(nobody) => nobody,
+            Started::Stopped => return Ok(None),
+            Started::No(reason, attempts) => return Err(shared.cannot_share(reason, attempts)),
+        };
+    if nobody {
+        search.begin_at_the_end(shared, live).await;
+    }
+    match at_start("other replicas", retry, stop, async || ownership.join(None).await).await {
+        Started::Yes(term) => Ok(Some(term)),
+        Started::Stopped => Ok(None),
+        Started::No(reason, attempts) => Err(shared.cannot_share(reason, attempts)),
+    }
+}
+
+impl<S> Shared<S> {
+    fn cannot_share(&self, reason: NotJoined, attempts: u32) -> StartError {
+        match reason {
+            NotJoined::Taken(reason) => StartError::Taken(reason),
+            NotJoined::Fault(fault) if fault.needs_human() => StartError::Ownership { fault },
+            NotJoined::Fault(fault) => {
+                StartError::Source { address: self.connector.address(), attempts, fault }
+            }
+        }
+    }
 }
 
 enum Started<T, E> {

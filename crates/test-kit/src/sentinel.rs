@@ -66,13 +66,14 @@ impl Sentinels {
         self.servers.iter().find(|server| server.port == port).expect("it is one of them")
     }
 
-    pub fn servers(&self) -> impl Iterator<Item = &Redis> {
-        self.servers.iter()
-    }
-
     /// The server with this port.
     pub fn server(&mut self, port: u16) -> &mut Redis {
         self.servers.iter_mut().find(|server| server.port == port).expect("it is one of them")
+    }
+
+    /// All but the server with this port.
+    pub fn others(&self, port: u16) -> impl Iterator<Item = &Redis> {
+        self.servers.iter().filter(move |server| server.port != port)
     }
 
     /// `kill -9` of the primary, once its replicas have all that it has; returns when one of them is primary.
@@ -91,7 +92,7 @@ impl Sentinels {
         self.wait_until_replaced(port);
     }
 
-    /// Waits until all sentinels take another server for the primary, and it does too.
+    /// Waits until all sentinels take another server for the primary.
     pub fn wait_until_replaced(&self, port: u16) {
         let replaced = || self.agreed_primary().is_some_and(|primary| primary != port);
         wait_until("another primary", || self.states(), replaced);

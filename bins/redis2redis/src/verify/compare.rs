@@ -179,6 +179,10 @@ impl<'a> Court<'a> {
         let there = self.pair.target_facts().await?;
         let arrived = self.arrived(&missing, there).await?;
         self.letters.read_on(self.pair).await?;
+        let is_copy = match there.and_then(|there| there.first).filter(|_| !missing.is_empty()) {
+            Some(oldest) => self.is_copy(oldest).await?,
+            None => false,
+        };
         for suspect in suspects {
             let (id, verdict) = match suspect {
                 Suspect::Differs(id) => (id, Verdict::Differs),
@@ -189,11 +193,11 @@ impl<'a> Court<'a> {
                     match arrived.get(&entry.id) {
                         Some(fields) if *fields == entry.fields => Verdict::Same,
                         Some(_) => Verdict::Differs,
-                        None if trimmed_at_target(there, entry.id, self.pair.maxlen) => {
+                        None if self.letters.ids.contains(&entry.id) => Verdict::DeadLettered,
+                        None if trimmed_at_target(there, entry.id, self.pair.maxlen) && is_copy => {
                             Verdict::TrimmedAtTarget
                         }
                         None if waiting.contains(&entry.id) => Verdict::Waiting,
-                        None if self.letters.ids.contains(&entry.id) => Verdict::DeadLettered,
                         None => Verdict::Missing,
                     },
                 ),
@@ -240,6 +244,16 @@ impl<'a> Court<'a> {
         let found = entries::among(&self.pair.target, &self.pair.place.key, &new).await;
         Ok(found.map_err(Trouble::Target)?.into_iter().map(|entry| (entry.id, entry.fields)).collect())
     }
+
+    /// Whether the target's oldest entry is the source's: then what is older was there before it.
+    async fn is_copy(&self, oldest: EntryId) -> Result<bool, Trouble> {
+        let ids = [oldest];
+        let there = entries::among(&self.pair.target, &self.pair.place.key, &ids).await;
+        let there = there.map_err(Trouble::Target)?;
+        self.pair.limiter.take().await;
+        let here = entries::among(&self.pair.source, &self.pair.name.key, &ids).await;
+        Ok(!there.is_empty() && here.map_err(Trouble::Source)? == there)
+    }
 }
 
 type Fields = Vec<(Bytes, Bytes)>;
@@ -248,7 +262,7 @@ fn trimmed_at_source(here: Option<StreamFacts>, id: EntryId) -> bool {
     here.is_some_and(|here| id < here.first.unwrap_or(here.newest) || (here.length == 0 && id <= here.newest))
 }
 
-/// The rule by which the bridge takes an entry for delivered: it is older than all that is left, and what is missing was
+/// A part of the rule by which the bridge takes an entry for delivered (the other is [`Court::is_copy`]): it is older than all that is left, and what is missing was
 /// not deleted by name. Before Redis 7.0 nobody counts what was added: there the cap must have been reached.
 fn trimmed_at_target(there: Option<StreamFacts>, id: EntryId, maxlen: u64) -> bool {
     let Some(there) = there else { return false };

@@ -23,25 +23,24 @@ fn fail_over(wait: u32, entries: usize) -> (Redis, Sentinels, Setup, Bridge, Vec
     write(&source, &streams, ENTRIES);
     let bridge = setup.start();
     wait_all_settled(&source, &bridge, &streams);
-    let first = sentinels.primary();
-    let replicas: Vec<&Redis> = sentinels.servers().filter(|server| server.port != first.port).collect();
-    first.wait_for_replicas(2);
-    replicas.iter().for_each(|replica| replica.suspend(true));
+    let first = sentinels.primary().port;
+    sentinels.server(first).wait_for_replicas(2);
+    sentinels.others(first).for_each(|replica| replica.suspend(true));
     // Else what is written would wait for them in their sockets.
-    first.ask(0, &["CLIENT", "KILL", "TYPE", "replica"]);
+    sentinels.primary().ask(0, &["CLIENT", "KILL", "TYPE", "replica"]);
     write(&source, &streams, entries);
     let arrived = || -> usize {
-        let length =
-            |stream: &Target| first.ask(0, &["XLEN", &stream.spelled()]).text().parse::<usize>().unwrap();
+        let length = |stream: &Target| {
+            sentinels.primary().ask(0, &["XLEN", &stream.spelled()]).text().parse::<usize>().unwrap()
+        };
         streams.iter().map(length).sum()
     };
     wait_until("the old primary has it all", arrived, || arrived() == ENTRIES + entries);
     if wait == 0 {
         wait_settled(&source, GROUP, &streams);
     }
-    let (first, replicas) = (first.port, replicas.iter().map(|replica| replica.port).collect::<Vec<_>>());
     sentinels.server(first).kill();
-    replicas.into_iter().for_each(|port| sentinels.server(port).suspend(false));
+    sentinels.others(first).for_each(|replica| replica.suspend(false));
     sentinels.wait_until_replaced(first);
     (source, sentinels, setup, bridge, streams)
 }

@@ -191,6 +191,16 @@ fn what_was_trimmed_is_no_difference_and_what_was_deleted_is() {
     let same = "0 entries (1 trimmed at the source)";
     sides.run(&[]).expect(0, &[&format!("same: 1 stream, {same}")]);
 
+    // Made anew at the source since, with lower IDs: these never were at the target.
+    sides.add("anew", &["7-0", "8-0", "9-0"]);
+    sides.target.ask(0, &["XTRIM", "anew", "MAXLEN", "1"]);
+    sides.source.ask(0, &["DEL", "anew"]);
+    add(&sides.source, "anew", &["1-0", "2-0"]);
+    sides.acknowledge_all("anew");
+    let never = "2 missing at the target, 1 only at the target; 0 entries the same";
+    let ran = sides.run(&["--stream", "anew"]);
+    assert!(ran.code == Some(1) && ran.out.contains(never), "{}", ran.out);
+
     sides.add("gap", &["1-0", "2-0", "3-0", "4-0"]);
     sides.acknowledge_all("gap");
     sides.target.ask(0, &["XDEL", "gap", "1-0", "2-0"]);

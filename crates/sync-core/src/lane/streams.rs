@@ -46,8 +46,8 @@ pub(crate) struct Hold {
 pub(crate) struct Slot {
     pub(crate) stream: Arc<Stream>,
     phase: Phase,
-    /// Counts restarts: a reply that was asked for before the last one is not used.
-    epoch: u32,
+    /// Another one after each restart: a reply that was asked for before the last one is not used.
+    epoch: u64,
     /// Handed over to the sink and not settled.
     pub(crate) in_flight: usize,
     /// Read and not handed over.
@@ -116,7 +116,7 @@ impl Slot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Asked {
     pub(crate) slot: usize,
-    epoch: u32,
+    epoch: u64,
 }
 
 /// What to ask Redis for.
@@ -146,6 +146,8 @@ pub(crate) struct Streams {
     /// Where the next wide read begins that cannot name all live ones.
     live_from: usize,
     leaving: usize,
+    /// The last epoch of any slot. A slot that is used again begins with one that its former stream never had.
+    epochs: u64,
     wide_at: Option<Instant>,
     recovered_last: bool,
     /// The largest average that any stream of the lane had.
@@ -168,6 +170,7 @@ impl Streams {
             rest_until: None,
             live_from: 0,
             leaving: 0,
+            epochs: 0,
             wide_at: None,
             recovered_last: false,
             largest: 0,
@@ -192,10 +195,11 @@ impl Streams {
     /// Adds a stream that the lane does not have, to be recovered before it is read.
     pub(crate) fn add(&mut self, stream: Arc<Stream>) {
         let key = stream.name.key.clone();
+        self.epochs += 1;
         let slot = Slot {
             stream,
             phase: Phase::Restart(Instant::now()),
-            epoch: 0,
+            epoch: self.epochs,
             in_flight: 0,
             waiting: 0,
             entry_size: UNSEEN,
@@ -255,16 +259,19 @@ impl Streams {
     pub(crate) fn restart(&mut self, slot: usize, not_before: Instant) {
         self.unlist(slot);
         self.restarting.insert(slot);
+        self.epochs += 1;
+        let epoch = self.epochs;
         let slot = &mut self[slot];
-        slot.epoch += 1;
+        slot.epoch = epoch;
         slot.phase = Phase::Restart(not_before);
     }
 
     /// Restarts every stream; one on hold keeps its time.
     pub(crate) fn restart_all(&mut self) {
         let now = Instant::now();
+        self.epochs += 1;
         for slot in self.slots.iter_mut().flatten() {
-            slot.epoch += 1;
+            slot.epoch = self.epochs;
             if slot.hold.is_none() || !matches!(slot.phase, Phase::Restart(_)) {
                 slot.phase = Phase::Restart(now);
             }

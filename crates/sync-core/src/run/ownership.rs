@@ -201,6 +201,12 @@ impl Ownership {
         (shared.then(ownership), ends)
     }
 
+    /// Whether the books name no member, dead or alive. One attempt.
+    pub(super) async fn nobody_was_here(&mut self) -> Result<bool, NotJoined> {
+        self.limiter.spend(1);
+        Ok(self.books.members(&mut self.access).await?.is_empty())
+    }
+
     /// One attempt to become a member. `before` is the name that this process had.
     pub(super) async fn join(&mut self, before: Option<&str>) -> Result<Term, NotJoined> {
         let name: Arc<str> = process::new_name(&self.member.host).into();

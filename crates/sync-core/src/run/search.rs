@@ -20,7 +20,7 @@ use crate::settings::{Discovery, StartId};
 use crate::telemetry::health::Severity;
 
 /// Looks for streams with one connection of its own.
-struct Search {
+pub(super) struct Search {
     connection: Option<Connection>,
     /// How many databases the server has, where known.
     databases: Option<Option<u32>>,
@@ -31,30 +31,33 @@ struct Search {
     reported_down: bool,
 }
 
-/// Searches now and then until a stop is requested, and tells what there is. `failed` hears of what could not be taken
-/// up: it is told again soon.
-pub(super) async fn search<S: Sink>(
-    connection: Connection,
-    shared: Arc<Shared<S>>,
-    mut live: watch::Receiver<Live>,
-    found: mpsc::Sender<Found>,
-    failed: mpsc::Receiver<Fault>,
-) {
-    let stop = shared.stop.clone();
-    let mut search = Search {
-        connection: Some(connection),
-        databases: None,
-        reported: HashSet::new(),
-        searching: None,
-        reported_down: false,
-    };
-    tokio::select! {
-        () = search.go_on(&shared, &mut live, found, failed) => {}
-        () = stop.requested() => {}
-    }
-}
-
 impl Search {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self {
+            connection: Some(connection),
+            databases: None,
+            reported: HashSet::new(),
+            searching: None,
+            reported_down: false,
+        }
+    }
+
+    /// Searches now and then until a stop is requested, and tells what there is. `failed` hears of what could not be
+    /// taken up: it is told again soon.
+    pub(super) async fn run<S: Sink>(
+        mut self,
+        shared: Arc<Shared<S>>,
+        mut live: watch::Receiver<Live>,
+        found: mpsc::Sender<Found>,
+        failed: mpsc::Receiver<Fault>,
+    ) {
+        let stop = shared.stop.clone();
+        tokio::select! {
+            () = self.go_on(&shared, &mut live, found, failed) => {}
+            () = stop.requested() => {}
+        }
+    }
+
     async fn go_on<S>(
         &mut self,
         shared: &Shared<S>,
@@ -62,17 +65,9 @@ impl Search {
         found: mpsc::Sender<Found>,
         mut failed: mpsc::Receiver<Fault>,
     ) {
-        let mut first = shared.settings.start_id == StartId::Latest && shared.settings.auto_create_groups;
         loop {
             let settings = live.borrow_and_update().clone();
-            let pass = self.pass(shared, &settings).await;
-            if std::mem::take(&mut first)
-                && let Err(fault) = self.begin_at_the_end(shared, &pass).await
-            {
-                // Reading too much is the safe side.
-                tracing::warn!("STREAM_START_ID=$ is not applied everywhere: {fault}");
-            }
-            if found.send(pass).await.is_err() {
+            if found.send(self.pass(shared, &settings).await).await.is_err() {
                 return;
             }
             let mut interval = settings.interval;
@@ -250,9 +245,29 @@ impl Search {
         there
     }
 
-    /// STREAM_START_ID=$: at the first start, which is when the group exists nowhere, it is created on all that was
-    /// found, whoever will own it. So replicas that start one after the other agree about what was there.
-    async fn begin_at_the_end<S>(&mut self, shared: &Shared<S>, found: &Found) -> Result<(), Fault> {
+    /// STREAM_START_ID=$, before anything is read: at the first start, which is when the group exists nowhere, it is
+    /// created on all that there is, whoever will own it. Ends early when a stop is requested.
+    pub(super) async fn begin_at_the_end<S>(&mut self, shared: &Shared<S>, live: &watch::Receiver<Live>) {
+        let settings = &shared.settings;
+        if settings.start_id != StartId::Latest || !settings.auto_create_groups || !settings.enabled {
+            return;
+        }
+        let stop = shared.stop.clone();
+        let live = live.borrow().clone();
+        let begin = async {
+            let found = self.pass(shared, &live).await;
+            if let Err(fault) = self.create_at_the_end(shared, &found).await {
+                // Reading too much is the safe side.
+                tracing::warn!("STREAM_START_ID=$ is not applied everywhere: {fault}");
+            }
+        };
+        tokio::select! {
+            () = begin => {}
+            () = stop.requested() => {}
+        }
+    }
+
+    async fn create_at_the_end<S>(&mut self, shared: &Shared<S>, found: &Found) -> Result<(), Fault> {
         let group = &shared.settings.group;
         let found: Vec<(u16, Vec<Bytes>)> = found
             .iter()

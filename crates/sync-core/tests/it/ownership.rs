@@ -417,3 +417,72 @@ async fn replicas_agree_where_the_end_was_at_the_first_start() {
         bridge.stop().await;
     }
 }
+
+#[tokio::test]
+async fn only_the_first_replica_skips_what_was_there_before() {
+    let script = Script::new(|_| Fate::Delivered);
+    let mut bridges = replicas(11, "later", &script, 2).await;
+    for bridge in &mut bridges {
+        bridge.change(|settings| settings.start_id = StartId::Latest);
+    }
+    // The first one finds no stream, and does not look again during this test.
+    bridges[0].change(|settings| settings.discovery_interval = Duration::from_secs(600));
+    bridges[0].start();
+    until("it is a member", async || {
+        (!keys_of_ours(&bridges[0].redis, &bridges[0].group).await.is_empty(), ())
+    })
+    .await;
+    for stream in names(4) {
+        bridges[0].add(&stream, 1..=3).await;
+    }
+    bridges[1].start();
+    // Its part of them.
+    until("two are read from their beginning", async || {
+        let whole = names(4).into_iter().filter(|s| script.arrived_of(&bridges[0].key(s)) == [1, 2, 3]);
+        (whole.count() >= 2, script.arrived())
+    })
+    .await;
+    for bridge in &mut bridges {
+        bridge.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn replicas_that_may_not_ask_who_the_server_is_share_with_those_that_may() {
+    let admin = client(0).await;
+    let user = format!("no-info-{}", std::process::id());
+    let rules = vec!["SETUSER", &user, "on", ">pw", "allkeys", "+@all", "-info"];
+    let _: Value = admin.custom(fred::cmd!("ACL"), rules).await.unwrap();
+    let script = Script::new(|_| Fate::Delivered);
+    let streams = names(10);
+    let mut bridges = replicas(13, "info", &script, 2).await;
+    let second =
+        bridges.pop().unwrap().through(&redis_url().replace("redis://", &format!("redis://{user}:pw@")));
+    bridges.push(second);
+    for stream in &streams {
+        bridges[0].add(stream, 1..=5).await;
+    }
+    bridges[0].start();
+    bridges[1].start();
+    shared_out(&bridges.iter().collect::<Vec<_>>(), 10).await;
+    // Renewed by each of them, several times.
+    let version = async || {
+        let words = vec![format!("redis-sync:{{{}}}:members", bridges[0].group)];
+        let members: Vec<String> = bridges[0].redis.custom(fred::cmd!("HGETALL"), words).await.unwrap();
+        members.into_iter().filter(|word| word.contains(r#""bridge""#)).collect::<Vec<_>>()
+    };
+    for _ in 0..3 {
+        let before = version().await;
+        until("both have renewed their leases", async || {
+            let now = version().await;
+            (now.iter().zip(&before).all(|(now, before)| now != before), ())
+        })
+        .await;
+    }
+    assert_eq!(bridges.iter().map(lost).sum::<u64>(), 0);
+    all_arrived(&script, &streams, &bridges[0], 1..=5).await;
+    for bridge in &mut bridges {
+        bridge.stop().await;
+    }
+    let _: Value = admin.custom(fred::cmd!("ACL"), vec!["DELUSER", &user]).await.unwrap();
+}

@@ -48,6 +48,20 @@ fn recover(streams: &mut Streams) -> (Vec<Asked>, u32) {
 }
 
 #[test]
+fn an_answer_about_the_stream_that_had_the_slot_before_is_not_used() {
+    let mut streams = streams(1);
+    let (asked, _) = recover(&mut streams);
+    assert!(streams.is_current(asked[0]));
+    streams.remove(&Bytes::from("s0"));
+    streams.sweep();
+    let (name, spelled) = (StreamName::new(0, "other"), "other".into());
+    let (metrics, progress) = Default::default();
+    streams.add(Arc::new(Stream { name, spelled, metrics, progress }));
+    assert_eq!(streams.slot_of(b"other"), Some(asked[0].slot), "it is used again");
+    assert!(!streams.is_current(asked[0]));
+}
+
+#[test]
 fn what_is_pending_comes_before_what_is_new() {
     let mut streams = live(1, 1000);
     streams.add(Arc::new(Stream {

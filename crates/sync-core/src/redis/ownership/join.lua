@@ -13,7 +13,7 @@ end
 -- This process was a member, and no trace is left of anything: see the end of the prelude.
 local lost = redis.call('EXISTS', members) == 0 and before ~= ''
 renew(me, record)
-set('#server', server)
+if server ~= '' or not known then set('#server', server) end
 if lost then set('#claims_from', number(now + lease)) end
 changed()
 return { 'joined' }

@@ -74,4 +74,6 @@ local function begin_anew()
   -- The names are gone, so fences of theirs may stand. Whoever has one notices within a lease.
   if not known then set('#claims_from', number(now + lease)) end
 end
-if (known and known ~= server) or tonumber(get('#owned') or 0) ~= redis.call('HLEN', owners) then begin_anew() end
+-- Who may not ask for it says nothing about it.
+local replaced = known and known ~= '' and server ~= '' and known ~= server
+if replaced or tonumber(get('#owned') or 0) ~= redis.call('HLEN', owners) then begin_anew() end

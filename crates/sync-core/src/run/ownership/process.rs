@@ -3,6 +3,9 @@
 use std::fs;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
+
 use crate::redis::ownership::Member;
 
 /// The start of this machine, and the process namespace in it.
@@ -12,24 +15,32 @@ pub(super) fn machine() -> String {
     format!("{} {}", boot.trim(), namespace.display())
 }
 
-/// When a process started, in the kernel's ticks; `None` when there is no such process, or nothing but its exit code.
+/// When a process started, in the kernel's ticks, where that can be seen.
 pub(super) fn started(pid: u32) -> Option<u64> {
+    seen(pid).map(|(_, started)| started)
+}
+
+/// State and start of a process. `None` says nothing: /proc may hide other users' processes.
+fn seen(pid: u32) -> Option<(char, u64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // proc(5): pid, (name), state, and the start is the 22nd. The name may hold anything.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X") {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
 }
 
 /// Whether this member's process, on this very machine, has ended for certain.
 pub(super) fn is_dead(member: &Member, machine: &str) -> bool {
-    // Without /proc nothing is certain.
-    member.machine == machine
-        && started(std::process::id()).is_some()
-        && started(member.pid) != Some(member.started)
+    if member.machine != machine {
+        return false;
+    }
+    let Some(pid) = i32::try_from(member.pid).ok().and_then(Pid::from_raw) else { return false };
+    match seen(member.pid) {
+        // Nothing is left but an exit code that nobody has asked for, or the ID was used again.
+        Some((state, started)) => matches!(state, 'Z' | 'X') || started != member.started,
+        // kill(2) with no signal: a process that may not be signalled is one.
+        None => test_kill_process(pid) == Err(Errno::SRCH),
+    }
 }
 
 /// A name that nobody ever had: a process that joins again is somebody else.
@@ -67,11 +78,10 @@ mod tests {
             "the ID was used again"
         );
         child.kill().expect("it can be killed");
-        let ended = || super::started(child.id()).is_none();
-        while !ended() {
+        while !is_dead(&other, &machine()) {
+            // Until it has ended; nobody has asked for its exit code yet.
             std::thread::yield_now();
         }
-        assert!(is_dead(&other, &machine()), "nobody has asked for its exit code yet");
         child.wait().expect("it ended");
         assert!(is_dead(&other, &machine()));
         assert!(!is_dead(&other, "elsewhere"), "another machine's processes cannot be seen");
