@@ -166,7 +166,7 @@ impl<S: Sink> Lane<S> {
     pub(super) fn begin_step(&mut self, now: Instant) {
         let full = self.waiting.len() >= GROUP_RECORDS || self.waiting_bytes >= GROUP_BYTES;
         let early = self.source.retry_at.is_some_and(|at| at > now);
-        // Nothing is read by who is no member; and the fence that is to go is named when the next one is put up.
+        // Who is no member reads nothing. The fence that it read behind goes with the next one that it puts up.
         let outside = self.shared.books.is_some() && self.member.is_none();
         if self.source.is_under_way() || full || early || outside {
             return;

@@ -143,6 +143,8 @@ pub(super) struct Term {
     mine: BTreeSet<Bucket>,
     giving: BTreeMap<Bucket, Giving>,
     next_tick: Instant,
+    /// The books answered last time: where they did not, nothing but the next tick asks them.
+    answered: bool,
     /// Reported down, and not up since.
     down: bool,
 }
@@ -231,6 +233,7 @@ impl Ownership {
             mine: BTreeSet::new(),
             giving: BTreeMap::new(),
             next_tick: Instant::now(),
+            answered: true,
             down: false,
         })
     }
@@ -307,6 +310,7 @@ impl Ownership {
     }
 
     fn failed(&self, term: &mut Term, fault: &Fault) {
+        term.answered = false;
         term.next_tick = Instant::now() + TICK;
         tracing::debug!("ownership: {fault}");
         if !self.lease.holds() || fault.needs_human() {
@@ -327,6 +331,7 @@ impl Ownership {
         let answer = self.books.tick(&mut self.access, &term.name, &self.member, known, &dead).await?;
         let Standing::Member(changed) = answer else { return Ok(Standing::Fenced) };
         self.lease.extend_to(sent + LEASE - MARGIN);
+        term.answered = true;
         if std::mem::take(&mut term.down) {
             self.health.up(PART);
             self.health.forget(PART);
@@ -363,7 +368,7 @@ impl Ownership {
             changed = true;
         }
         let mut fenced = false;
-        if !moves.claim.is_empty() {
+        if !moves.claim.is_empty() && term.answered {
             self.limiter.spend(1);
             match self.books.claim(&mut self.access, &term.name, &moves.claim).await {
                 Ok(Standing::Member(claimed)) => {
@@ -399,7 +404,7 @@ impl Ownership {
         };
         let going: Vec<Bucket> =
             term.giving.iter().filter(|(_, giving)| free(giving)).map(|(bucket, _)| *bucket).collect();
-        if going.is_empty() {
+        if going.is_empty() || !term.answered {
             return Ok(Standing::Member(()));
         }
         self.limiter.spend(1);

@@ -10,9 +10,9 @@ use fred::types::Value;
 use sync_core::bridge::Fate;
 use sync_core::commands::Ended;
 use sync_core::commands::dead_letters::{self, DeadLettersCommand};
-use sync_core::settings::{RedisSettings, RetrySettings, Secret, StreamSettings};
+use sync_core::settings::StreamSettings;
 
-use crate::script::{Bridge, Script, redis_url, until};
+use crate::script::{Bridge, Script, redis_at, redis_url, until};
 
 /// A bridge that has written a letter for every entry of `a` and `b`, and has stopped; its settings.
 async fn with_letters(name: &str, numbers: std::ops::RangeInclusive<u64>) -> (Bridge, StreamSettings) {
@@ -36,26 +36,11 @@ async fn with_letters(name: &str, numbers: std::ops::RangeInclusive<u64>) -> (Br
 }
 
 async fn replay(script: &Script, settings: &StreamSettings) -> (Ended, String) {
-    let retry = RetrySettings {
-        max_retries: 1,
-        base: std::time::Duration::from_secs(1),
-        cap: std::time::Duration::from_secs(1),
-    };
-    let redis = RedisSettings {
-        url: Some(Secret::new(redis_url())),
-        host: String::new(),
-        port: 0,
-        username: None,
-        password: None,
-        tls: None,
-        db: 0,
-        pool_size: 1,
-        retry,
-        health_check_interval: std::time::Duration::from_secs(60),
-    };
     let command = DeadLettersCommand::Replay { streams: vec![], ids: vec![], all: true, yes: true };
     let mut out = Vec::new();
-    let ended = dead_letters::run(command, redis, settings.clone(), script, &mut out).await.unwrap();
+    let ended = dead_letters::run(command, redis_at(&redis_url(), 0), settings.clone(), script, &mut out)
+        .await
+        .unwrap();
     (ended, String::from_utf8(out).unwrap())
 }
 

@@ -250,6 +250,46 @@ async fn client_of(url: &str, db: u16) -> Client {
 const RETRY: RetrySettings =
     RetrySettings { max_retries: 3, base: Duration::from_millis(20), cap: Duration::from_millis(100) };
 
+/// How one is reached.
+pub(crate) fn redis_at(url: &str, db: u16) -> RedisSettings {
+    RedisSettings {
+        url: Some(Secret::new(url)),
+        host: String::new(),
+        port: 0,
+        username: None,
+        password: None,
+        tls: None,
+        db,
+        pool_size: 10,
+        retry: RETRY,
+        health_check_interval: Duration::from_millis(50),
+    }
+}
+
+/// Read alone from the beginning, and none looked for.
+pub(crate) fn streams_of(group: &str, consumer: &str) -> StreamSettings {
+    StreamSettings {
+        enabled: true,
+        named: Vec::new(),
+        discovery: None,
+        discovery_interval: Duration::from_millis(50),
+        auto_create_groups: true,
+        start_id: StartId::After(EntryId::default()),
+        group: group.into(),
+        consumer: consumer.into(),
+        consumer_base: consumer.into(),
+        batch_size: 100,
+        poll_interval: Duration::from_millis(100),
+        filter: None,
+        dead_letter_suffix: ":dead-letter".into(),
+        dead_letter_maxlen: 0,
+        ownership: Ownership::Exclusive,
+        source_name: None,
+        max_deliveries: 0,
+        rate_limit: 0,
+    }
+}
+
 impl Bridge {
     /// Not started yet. Its streams are those whose keys begin with `name:`.
     pub(crate) async fn new(name: &str, script: &Script) -> Self {
@@ -269,28 +309,12 @@ impl Bridge {
     async fn of(url: &str, db: u16, name: &str, script: &Script) -> Self {
         let prefix = format!("{name}-{}", std::process::id());
         let settings = StreamSettings {
-            enabled: true,
-            named: Vec::new(),
             discovery: Some(Discovery {
                 dbs: vec![db],
                 patterns: vec![Pattern::new(&format!("{prefix}:*"))],
                 exclude: Vec::new(),
             }),
-            discovery_interval: Duration::from_millis(50),
-            auto_create_groups: true,
-            start_id: StartId::After(EntryId::default()),
-            group: format!("{prefix}-group"),
-            consumer: "this".into(),
-            consumer_base: "this".into(),
-            batch_size: 100,
-            poll_interval: Duration::from_millis(100),
-            filter: None,
-            dead_letter_suffix: ":dead-letter".into(),
-            dead_letter_maxlen: 0,
-            ownership: Ownership::Exclusive,
-            source_name: None,
-            max_deliveries: 0,
-            rate_limit: 0,
+            ..streams_of(&format!("{prefix}-group"), "this")
         };
         let group = settings.group.clone();
         Self {
@@ -324,18 +348,7 @@ impl Bridge {
     }
 
     pub(crate) fn redis_settings(&self) -> RedisSettings {
-        RedisSettings {
-            url: Some(Secret::new(self.url.as_str())),
-            host: String::new(),
-            port: 0,
-            username: None,
-            password: None,
-            tls: None,
-            db: self.db,
-            pool_size: 10,
-            retry: RETRY,
-            health_check_interval: Duration::from_millis(50),
-        }
+        redis_at(&self.url, self.db)
     }
 
     pub(crate) fn settings(&self) -> StreamSettings {

@@ -12,53 +12,24 @@ use sync_core::rate_limit::RateLimiter;
 use sync_core::record::{EntryId, StreamName};
 use sync_core::redis::connection::Connector;
 use sync_core::redis::statistics::{Progress, Statistics};
-use sync_core::settings::{Ownership, RedisSettings, RetrySettings, Secret, StartId, StreamSettings};
+use sync_core::settings::StreamSettings;
 use sync_core::telemetry::metrics::Metrics;
 
-use crate::script::{Bridge, Script, redis_url, until};
+use crate::script::{Bridge, Script, redis_at, redis_url, streams_of, until};
 
 const GROUP: &str = "bridge";
 
 async fn connect() -> Client {
     sync_core::tls::install_provider();
-    let retry =
-        RetrySettings { max_retries: 3, base: Duration::from_millis(50), cap: Duration::from_secs(1) };
-    let settings = RedisSettings {
-        url: Some(Secret::new(redis_url())),
-        host: String::new(),
-        port: 0,
-        username: None,
-        password: None,
-        tls: None,
-        db: 0,
-        pool_size: 1,
-        retry,
-        health_check_interval: Duration::from_secs(30),
-    };
-    Connector::new(settings).unwrap().commands(0).await.expect("Redis answers at TEST_REDIS_URL")
+    Connector::new(redis_at(&redis_url(), 0))
+        .unwrap()
+        .commands(0)
+        .await
+        .expect("Redis answers at TEST_REDIS_URL")
 }
 
 fn settings(consumer: &str) -> StreamSettings {
-    StreamSettings {
-        enabled: true,
-        named: Vec::new(),
-        discovery: None,
-        discovery_interval: Duration::from_secs(1),
-        auto_create_groups: true,
-        start_id: StartId::After(EntryId::default()),
-        group: GROUP.into(),
-        consumer: consumer.into(),
-        consumer_base: "sync".into(),
-        batch_size: 100,
-        poll_interval: Duration::from_secs(1),
-        filter: None,
-        dead_letter_suffix: ":dead-letter".into(),
-        dead_letter_maxlen: 0,
-        ownership: Ownership::Exclusive,
-        source_name: None,
-        max_deliveries: 0,
-        rate_limit: 0,
-    }
+    StreamSettings { consumer_base: "sync".into(), ..streams_of(GROUP, consumer) }
 }
 
 /// One stream and the process that reads it.
