@@ -2,11 +2,12 @@
 //! gives up buckets. What it owns is told to the dealer as a [`Portion`]; when nothing of what it gives up is read any
 //! more, the dealer tells it ([`GivenUp`]). It never touches a record.
 //!
-//! `balance.rs` decides who should own what; the books themselves are in `redis/ownership.rs`. Why it is safe is told
+//! `balance.rs` decides who should own what, `say.rs` tells people; the books themselves are in `redis/ownership.rs`. Why it is safe is told
 //! in ARCHITECTURE.md, "One owner per stream".
 
 mod balance;
 mod process;
+mod say;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 pub(super) use self::balance::Weights;
+use self::say::Numbers;
 use super::{Bridge, Live};
 use crate::bridge::Sink;
 use crate::lease::{self, Lease};
@@ -29,8 +31,7 @@ use crate::retry::Backoff;
 use crate::settings::{Ownership as Mode, RetrySettings, StreamSettings};
 use crate::shutdown::{Shutdown, Trigger};
 use crate::telemetry::health::{Health, Severity};
-use crate::telemetry::metrics::{Counter, Gauge, Metrics};
-use crate::telemetry::status::{Replica, Status};
+use crate::telemetry::status::Status;
 
 /// A member that was not heard of for so long is ended by the others, and what it owned is shared out.
 const LEASE: Duration = Duration::from_secs(6);
@@ -107,24 +108,6 @@ pub(super) struct Ends {
     pub(super) weights: watch::Sender<Weights>,
     pub(super) given_up: watch::Sender<GivenUp>,
     pub(super) leave: Trigger,
-}
-
-/// What is counted.
-pub(super) struct Numbers {
-    members: Gauge,
-    owned: Gauge,
-    fenced: Counter,
-}
-
-impl Numbers {
-    pub(super) fn new(metrics: &Metrics) -> Self {
-        Self {
-            members: metrics.gauge("replicas", "Processes that share the streams, this one included"),
-            owned: metrics.gauge("streams_owned", "Streams that this process owns"),
-            fenced: metrics
-                .counter("memberships_lost", "Times the other replicas took over from this process"),
-        }
-    }
 }
 
 /// Why this process does not become a member.
@@ -223,7 +206,8 @@ impl Ownership {
         }
         if before.is_none() && self.books.may_be_evicted(&mut self.access).await {
             tracing::warn!(
-                "maxmemory-policy of the source Redis is allkeys-…: it may evict streams, and the books of who reads which.                  Streams then change hands for no reason; volatile-… or noeviction spares both"
+                "maxmemory-policy of the source Redis is allkeys-…: it may evict streams, and the books of who reads which. \
+                 Streams then change hands for no reason; volatile-… or noeviction spares both"
             );
         }
         self.lease.extend_to(sent + LEASE - MARGIN);
@@ -263,7 +247,8 @@ impl Ownership {
             self.publish_nothing();
             tracing::warn!(
                 member = %name,
-                "lost its streams: its lease ran out, or the server was replaced or emptied; it joins again"
+                "lost its streams (its lease ran out, an answer of the server was lost, or the server was replaced or emptied): \
+                 it joins the other replicas again"
             );
             term = tokio::select! {
                 term = self.join_again(&name) => term,
@@ -446,66 +431,9 @@ impl Ownership {
         self.status.shared(None, Vec::new(), Default::default());
     }
 
-    fn show(&self, term: &Term) {
-        self.numbers.members.set(i64::try_from(term.view.members.len()).unwrap_or(i64::MAX));
-        let replica = |(name, member): (&String, &Member)| Replica {
-            name: name.clone(),
-            host: member.host.clone(),
-            pid: member.pid,
-            version: member.version.clone(),
-            me: **name == *term.name,
-        };
-        let replicas = term.view.members.iter().map(replica).collect();
-        self.status.shared(Some(term.name.to_string()), replicas, term.view.owners.clone());
-        self.statistics.companions(term.view.members.values().map(|member| member.consumer.clone()));
-    }
-
     fn dead_among(&self, members: &BTreeMap<String, Member>) -> Vec<String> {
         let dead = members.iter().filter(|(_, member)| process::is_dead(member, &self.member.machine));
         dead.map(|(name, _)| name.clone()).collect()
-    }
-
-    fn taken_by(&self, other: &Member) -> String {
-        let Member { bridge, sink, host, pid, .. } = other;
-        let group = &self.streams.group;
-        let (what, mine) = (&self.member.bridge, &self.member.sink);
-        format!(
-            "the consumer group {group} is used by {bridge} to {sink} (host {host}, process {pid}), and this is {what} to {mine}: \
-             give it a group of its own with STREAM_CONSUMER_GROUP"
-        )
-    }
-
-    fn say_dead(&self, name: &str, member: Option<&Member>) {
-        let (host, pid) = member.map_or(("", 0), |member| (member.host.as_str(), member.pid));
-        tracing::warn!(member = name, host, pid, "a replica has ended: its streams are taken over");
-    }
-
-    fn say_what_changed(&self, me: &str, before: &View, now: &View) {
-        for name in &now.dropped {
-            self.say_dead(name, before.members.get(name));
-        }
-        for (name, member) in now.members.iter().filter(|(name, _)| !before.members.contains_key(*name)) {
-            if name != me {
-                tracing::info!(
-                    member = name,
-                    host = member.host,
-                    pid = member.pid,
-                    "another replica is there"
-                );
-            }
-        }
-        for name in before.members.keys() {
-            if !now.members.contains_key(name) && !now.dropped.contains(name) {
-                tracing::info!(member = name, "a replica has left");
-            }
-        }
-        let unlike = |view: &View| view.members.values().any(|member| member.reads != self.member.reads);
-        if unlike(now) && !unlike(before) {
-            tracing::warn!(
-                "replicas with other settings of what to read share this group: streams that not all of them read may wait \
-                 for an owner. Give all the same databases, patterns and streams"
-            );
-        }
     }
 }
 

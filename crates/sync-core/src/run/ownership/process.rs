@@ -31,7 +31,8 @@ fn seen(pid: u32) -> Option<(char, u64)> {
 
 /// Whether this member's process, on this very machine, has ended for certain.
 pub(super) fn is_dead(member: &Member, machine: &str) -> bool {
-    if member.machine != machine {
+    // Who could not see when it started itself says nothing that could be compared.
+    if member.machine != machine || member.started == 0 {
         return false;
     }
     let Some(pid) = i32::try_from(member.pid).ok().and_then(Pid::from_raw) else { return false };
@@ -85,6 +86,7 @@ mod tests {
         child.wait().expect("it ended");
         assert!(is_dead(&other, &machine()));
         assert!(!is_dead(&other, "elsewhere"), "another machine's processes cannot be seen");
+        assert!(!is_dead(&Member { started: 0, ..other }, &machine()), "it could not see itself");
     }
 
     #[test]
