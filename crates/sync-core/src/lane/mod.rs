@@ -11,6 +11,7 @@
 //! takes its fate → [`Lane::acknowledge`].
 
 mod cluster_read;
+mod hold;
 mod owned;
 mod recovery;
 mod source_step;
@@ -29,7 +30,7 @@ use tokio::time::{Instant, sleep_until};
 use self::owned::LAPSED;
 pub(crate) use self::owned::{LetGo, Wanted};
 use self::source_step::SourceStep;
-use self::streams::{Hold, Streams, set_held};
+use self::streams::Streams;
 use crate::bridge::{Delivery, Fate, Group, Record, Sink};
 use crate::budget::{Budget, Share};
 use crate::lease::Lease;
@@ -37,7 +38,7 @@ use crate::rate_limit::RateLimiter;
 use crate::record::{EntryId, StreamName};
 use crate::redis::commands::Commands;
 use crate::redis::connection::Connector;
-use crate::redis::dead_letters::{DeadLetters, Letter};
+use crate::redis::dead_letters::DeadLetters;
 use crate::redis::ownership::Books;
 use crate::redis::statistics::Statistics;
 use crate::redis::{Fault, groups};
@@ -295,115 +296,6 @@ impl<S: Sink> Lane<S> {
             }
         }
         self.forget_gone();
-    }
-
-    /// A record is poison only if it is refused alone, and not even then if the destination refuses its stream's
-    /// records one after the other for that reason and takes nothing in between: then it is the destination that is
-    /// wrong. The stream is held, and they are tried, and buried, one at a time and ever more slowly.
-    async fn refused(
-        &mut self,
-        record: &Record,
-        reason: &str,
-        again: bool,
-        settled: &mut Vec<(usize, EntryId)>,
-    ) {
-        let slot = &mut self.streams[record.slot];
-        if slot.hold.is_none() && again {
-            return self.hold(record, reason, true, settled).await;
-        }
-        slot.last_refusal = Some(reason.to_owned());
-        let delay = slot.hold.as_mut().map(|hold| hold.backoff.next_delay());
-        let attempts = slot.count_attempt(record.entry.id);
-        self.bury(record, reason, attempts, settled).await;
-        if let Some(delay) = delay
-            && !self.streams.is_restarting(record.slot)
-        {
-            self.streams.restart(record.slot, Instant::now() + delay);
-        }
-    }
-
-    /// The record stays pending; its stream is read again from what is pending, once all in flight has settled.
-    fn give_back(&mut self, record: &Record, not_before: Instant) {
-        let slot = &mut self.streams[record.slot];
-        slot.unsettled(record.entry.id);
-        slot.stream.metrics.retried.fetch_add(1, Relaxed);
-        if !self.streams.is_restarting(record.slot) {
-            self.streams.restart(record.slot, not_before);
-        }
-    }
-
-    /// The destination said no, but not to these bytes: the stream waits, and is tried again one record at a time.
-    async fn hold(
-        &mut self,
-        record: &Record,
-        reason: &str,
-        needs_human: bool,
-        settled: &mut Vec<(usize, EntryId)>,
-    ) {
-        if self.streams.is_restarting(record.slot) {
-            // An earlier record of the stream came back: that one decides.
-            return self.give_back(record, Instant::now());
-        }
-        let max = self.shared.settings.max_deliveries;
-        let attempts = self.streams[record.slot].count_attempt(record.entry.id);
-        if max > 0 && attempts >= max {
-            return self.bury(record, reason, attempts, settled).await;
-        }
-        let reason = format!("held, and tried again until it is taken: {reason}");
-        self.hold_back(record, &reason, needs_human, self.shared.sink_retry);
-    }
-
-    fn hold_back(&mut self, record: &Record, reason: &str, needs_human: bool, retry: RetrySettings) {
-        let slot = &mut self.streams[record.slot];
-        let spare = slot.spare_backoff.take();
-        let hold =
-            slot.hold.get_or_insert_with(|| Hold { backoff: spare.unwrap_or_else(|| Backoff::new(retry)) });
-        let delay = hold.backoff.next_delay();
-        set_held(slot, true);
-        let severity = if needs_human { Severity::Error } else { Severity::Warn };
-        self.shared.health.down(&format!("stream {}", record.stream.spelled), reason, severity);
-        self.give_back(record, Instant::now() + delay);
-    }
-
-    /// The destination takes the stream again, or nothing is left of what it did not take.
-    fn release(&mut self, slot: usize) {
-        let slot = &mut self.streams[slot];
-        if let Some(hold) = slot.hold.take() {
-            set_held(slot, false);
-            slot.reported_down = false;
-            // The next refusal for the same reason goes on where this one ended.
-            slot.spare_backoff = slot.last_refusal.is_some().then_some(hold.backoff);
-            self.shared.health.up(&format!("stream {}", slot.stream.spelled));
-        }
-    }
-
-    /// Puts the record into the dead-letter stream. Where that cannot be done, its stream is held.
-    async fn bury(
-        &mut self,
-        record: &Record,
-        reason: &str,
-        attempts: u32,
-        settled: &mut Vec<(usize, EntryId)>,
-    ) {
-        let letter = Letter {
-            stream: &record.stream.name.key,
-            spelled: &record.stream.spelled,
-            entry: &record.entry,
-            reason,
-            attempts,
-        };
-        self.shared.limiter.spend(1);
-        match self.commands.bury(&self.shared.dead_letters, &letter).await {
-            Ok(()) => {
-                record.stream.metrics.dead_lettered.fetch_add(1, Relaxed);
-                tracing::warn!(stream = record.stream.spelled, id = %record.entry.id, reason, "dead-lettered an entry");
-                settled.push((record.slot, record.entry.id));
-            }
-            Err(fault) => {
-                let reason = format!("held: its dead letter cannot be written: {fault}");
-                self.hold_back(record, &reason, fault.needs_human(), self.shared.redis_retry);
-            }
-        }
     }
 
     /// Acknowledges in Redis: one XACK per stream, in one round trip, repeated until Redis has answered. Nothing
