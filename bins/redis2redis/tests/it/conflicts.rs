@@ -138,6 +138,18 @@ fn what_was_never_there_is_not_taken_for_trimmed() {
 }
 
 #[test]
+fn many_dead_letters_are_few_lines() {
+    let list: Vec<(String, &str)> = (1..=300).map(|n| (format!("{n}-0"), "a")).collect();
+    let list: Vec<(&str, &str)> = list.iter().map(|(id, value)| (id.as_str(), *value)).collect();
+    let scene = Before::new().source(&list).target(&[("900-0", "other")]).begin();
+    scene.wait_settled(0, "s");
+    assert_eq!(reasons(&scene).len(), 300);
+    let lines = scene.bridge.lines_with("dead-lettered");
+    assert!((1..10).contains(&lines.len()), "{lines:?}");
+    scene.end(&[]);
+}
+
+#[test]
 fn after_the_last_possible_id_nothing_is_taken_for_delivered() {
     let last = "18446744073709551615-18446744073709551615";
     let scene = Before::new().source(&[("1-0", "a"), (last, "b")]).target(&[(last, "b")]).begin();

@@ -2,6 +2,7 @@
 //! stream is held until the destination takes it again. Nothing is acknowledged here.
 
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -13,6 +14,9 @@ use crate::redis::dead_letters::Letter;
 use crate::retry::Backoff;
 use crate::settings::RetrySettings;
 use crate::telemetry::health::Severity;
+
+/// A stream's dead letters are told of this often at most: a line for each of thousands would hide everything else.
+const LETTERS_EVERY: Duration = Duration::from_secs(10);
 
 impl<S: Sink> Lane<S> {
     /// A record is poison only if it is refused alone, and not even then if the destination refuses its stream's
@@ -120,13 +124,27 @@ impl<S: Sink> Lane<S> {
         match self.commands.bury(&self.shared.dead_letters, &letter).await {
             Ok(()) => {
                 record.stream.metrics.dead_lettered.fetch_add(1, Relaxed);
-                tracing::warn!(stream = record.stream.spelled, id = %record.entry.id, reason, "dead-lettered an entry");
+                self.say_buried(record, reason);
                 settled.push((record.slot, record.entry.id));
             }
             Err(fault) => {
                 let reason = format!("held: its dead letter cannot be written: {fault}");
                 self.hold_back(record, &reason, fault.needs_human(), self.shared.redis_retry);
             }
+        }
+    }
+
+    fn say_buried(&mut self, record: &Record, reason: &str) {
+        let (slot, now) = (&mut self.streams[record.slot], Instant::now());
+        slot.letters_unsaid += 1;
+        if slot.letters_said.is_some_and(|at| now.duration_since(at) < LETTERS_EVERY) {
+            return;
+        }
+        slot.letters_said = Some(now);
+        let (stream, id) = (&record.stream.spelled, record.entry.id);
+        match std::mem::take(&mut slot.letters_unsaid) {
+            1 => tracing::warn!(stream, %id, reason, "dead-lettered an entry"),
+            count => tracing::warn!(stream, %id, reason, count, "dead-lettered entries, the last of them"),
         }
     }
 }

@@ -69,6 +69,9 @@ pub(crate) struct Slot {
     pub(crate) first_unsettled: Option<EntryId>,
     /// The group was there; when it is gone, somebody destroyed it.
     pub(crate) had_group: bool,
+    /// When its dead letters were last told of, and how many there were since.
+    pub(crate) letters_said: Option<Instant>,
+    pub(crate) letters_unsaid: u64,
     /// A group that is missing and not to be created, or a key of another type, was reported.
     pub(crate) warned: bool,
     /// It was reported down, other than by a hold.
@@ -211,6 +214,8 @@ impl Streams {
             last_settled: None,
             first_unsettled: None,
             had_group: false,
+            letters_said: None,
+            letters_unsaid: 0,
             warned: false,
             reported_down: false,
             leaving: false,
