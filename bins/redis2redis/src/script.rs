@@ -171,7 +171,7 @@ impl Answer {
             | Fault::WrongType(text)
             | Fault::Unblocked(text)
             | Fault::Denied(text)
-            | Fault::Other(text) => Fate::Held(text),
+            | Fault::Other(text) => Fate::Held(format!("the target says: {text}")),
         };
         if let Some(slot) = fates.get_mut(delivered) {
             *slot = fate;
@@ -243,11 +243,11 @@ mod tests {
         check(reply(2, "", "", &[]), &[Delivered, Delivered]);
         check(reply(0, "behind", "", &[]), &[Unknown, Unknown]);
         check(reply(1, "entry", "OOM x", &[]), &[Delivered, Busy("OOM x".into()), Unknown]);
-        check(reply(0, "entry", "WRONGTYPE x", &[]), &[Held("WRONGTYPE x".into()), Unknown]);
+        check(reply(0, "entry", "WRONGTYPE x", &[]), &[Held("the target says: WRONGTYPE x".into()), Unknown]);
         check(reply(0, "entry", "ERR too large", &[]), &[Refused("ERR too large".into())]);
         check(
             reply(0, "target", "ERR DB index is out of range", &[]),
-            &[Held("ERR DB index is out of range".into())],
+            &[Held("the target says: ERR DB index is out of range".into())],
         );
         check(reply(2, "", "", &[(1, "conflict", "why")]), &[Unfit("why".into()), Delivered]);
         check(
@@ -255,11 +255,11 @@ mod tests {
             &[Unfit("why".into()), Busy("MISCONF x".into())],
         );
         check(reply(0, "entry", "@user_script: 12: -OOM x\r\n", &[]), &[Busy("OOM x".into())]);
-        check(reply(0, "entry", "NOPERM x", &[]), &[Held("NOPERM x".into())]);
+        check(reply(0, "entry", "NOPERM x", &[]), &[Held("the target says: NOPERM x".into())]);
         check(Err(Fault::Lost("x".into())), &[Unknown, Unknown]);
         check(
             Err(Fault::Other("ERR unknown command".into())),
-            &[Held("ERR unknown command".into()), Unknown],
+            &[Held("the target says: ERR unknown command".into()), Unknown],
         );
         check(Err(Fault::Busy("MOVED 1 a:2".into())), &[Busy("MOVED 1 a:2".into()), Unknown]);
     }

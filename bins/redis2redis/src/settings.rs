@@ -61,7 +61,7 @@ static DB: Setting = Setting::new(
 .default("0");
 static POOL_SIZE: Setting = Setting::new(
     "TARGET_REDIS_POOL_SIZE",
-    "Known from older settings files: one connection carries everything, which is faster than several.",
+    "No effect, known for older settings files: one connection carries everything, which is faster than several.",
 )
 .default("10");
 static PREFIX: Setting =

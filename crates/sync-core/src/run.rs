@@ -91,10 +91,7 @@ pub enum StartError {
         fault: Fault,
     },
     /// The replicas' books cannot be written to.
-    #[error(
-        "cannot write to the source Redis who reads which stream: {fault}. Allow the keys redis-sync:* and EVAL, or set \
-         STREAM_OWNERSHIP=exclusive where this process is alone"
-    )]
+    #[error("cannot write to the source Redis who reads which stream: {fault}{}", ownership::HINT)]
     Ownership {
         /// What it said.
         fault: Fault,
@@ -124,7 +121,7 @@ pub async fn run<S: Sink>(mut bridge: Bridge<S>) -> Result<(), StartError> {
     let stop = bridge.stop.clone();
     let statistics = Statistics::new(&bridge.streams, bridge.limiter.clone());
     let (mut sharing, ends) = Ownership::new(&bridge, &connector, &statistics);
-    let source = format!("source Redis at {}", connector.address());
+    let source = format!("not connected yet to the source Redis at {}", connector.address());
     let searcher =
         at_start(&source, bridge.redis.retry, &stop, || connector.connection(bridge.redis.db)).await;
     let searcher = match searcher {
@@ -136,7 +133,8 @@ pub async fn run<S: Sink>(mut bridge: Bridge<S>) -> Result<(), StartError> {
     };
     tracing::info!(address = connector.address(), "connected to the source Redis");
     let sink = Arc::new(bridge.sink);
-    let lost = match at_start(&sink.destination(), bridge.sink_retry, &stop, || sink.connect()).await {
+    let destination = format!("not connected yet to the {}", sink.destination());
+    let lost = match at_start(&destination, bridge.sink_retry, &stop, || sink.connect()).await {
         Started::Yes(lost) => lost,
         Started::Stopped => return Ok(()),
         Started::No(reason, attempts) => {
@@ -234,6 +232,9 @@ pub async fn run<S: Sink>(mut bridge: Bridge<S>) -> Result<(), StartError> {
     Ok(())
 }
 
+/// What a failed attempt at start is about, for the log.
+const SHARING: &str = "cannot share the streams with other replicas yet";
+
 /// Becomes one of the replicas; `None` when a stop came first. Whoever finds none that ever was there is the first one.
 async fn first_start<S: Sink>(
     ownership: &mut Ownership,
@@ -242,16 +243,15 @@ async fn first_start<S: Sink>(
     live: &watch::Receiver<Live>,
 ) -> Result<Option<Term>, StartError> {
     let (retry, stop) = (shared.redis_retry, &shared.stop);
-    let nobody =
-        match at_start("other replicas", retry, stop, async || ownership.nobody_was_here().await).await {
-            Started::Yes(nobody) => nobody,
-            Started::Stopped => return Ok(None),
-            Started::No(reason, attempts) => return Err(shared.cannot_share(reason, attempts)),
-        };
+    let nobody = match at_start(SHARING, retry, stop, async || ownership.nobody_was_here().await).await {
+        Started::Yes(nobody) => nobody,
+        Started::Stopped => return Ok(None),
+        Started::No(reason, attempts) => return Err(shared.cannot_share(reason, attempts)),
+    };
     if nobody {
         search.begin_at_the_end(shared, live).await;
     }
-    match at_start("other replicas", retry, stop, async || ownership.join(None).await).await {
+    match at_start(SHARING, retry, stop, async || ownership.join(None).await).await {
         Started::Yes(term) => Ok(Some(term)),
         Started::Stopped => Ok(None),
         Started::No(reason, attempts) => Err(shared.cannot_share(reason, attempts)),
@@ -296,12 +296,7 @@ async fn at_start<T, E: std::fmt::Display>(
             Err(error) if attempts >= retry.max_retries.max(1) => return Started::No(error, attempts),
             Err(error) => {
                 let delay = backoff.next_delay();
-                tracing::warn!(
-                    attempt = attempts,
-                    of = retry.max_retries,
-                    ?delay,
-                    "not connected yet to the {what}: {error}"
-                );
+                tracing::warn!(attempt = attempts, of = retry.max_retries, ?delay, "{what}: {error}");
                 tokio::select! {
                     () = sleep(delay) => {}
                     () = stop.requested() => return Started::Stopped,

@@ -250,3 +250,26 @@ fn what_was_trimmed_before_it_was_read_is_told_and_counted() {
     bridge.stop();
     bridge.check_errors(&[]);
 }
+
+#[test]
+fn a_source_that_comes_back_empty_is_back() {
+    let (mut redis, broker) = (Redis::start(), FakeBroker::start());
+    let stream = Target::new(0, "s");
+    let ledger = write(&redis, std::slice::from_ref(&stream), 10);
+    // The search finds the streams gone before the lane that read them tries again.
+    let mut bridge = setup(redis.port, broker.port)
+        .set("STREAM_DISCOVERY_INTERVAL", 1)
+        .unset("REDIS_RETRY_INTERVAL")
+        .set("SOURCE_REDIS_BACKOFF_BASE", 4)
+        .set("SOURCE_REDIS_BACKOFF_MAX", 4)
+        .start();
+    broker.wait_complete(&ledger);
+    wait_settled(&redis, &[stream]);
+    redis.kill();
+    redis.up();
+    bridge.wait_line("source Redis: ");
+    bridge.wait_line("no longer read: s");
+    bridge.wait_line("source Redis is back");
+    bridge.stop();
+    bridge.check_errors(&[]);
+}

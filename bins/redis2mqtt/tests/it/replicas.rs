@@ -60,7 +60,7 @@ fn a_dead_replica_of_this_host_is_replaced_at_once() {
         took < Duration::from_secs(5),
         "its process has ended, and nobody waits for a lease of 6 s: {took:?}"
     );
-    let line = replicas[1].wait_line("a replica has ended");
+    let line = replicas[1].wait_line("its streams are taken over");
     assert_eq!(line.level, "WARN", "{line:?}");
     replicas[1].stop();
 }

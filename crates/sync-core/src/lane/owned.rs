@@ -71,6 +71,14 @@ impl<S: Sink> Lane<S> {
             self.shared.metrics.forget(&stream.spelled);
             self.shared.health.forget(&format!("stream {}", stream.spelled));
         }
+        self.has_nothing_to_ask();
+    }
+
+    /// A lane without streams asks nothing, so nothing else would tell that its source is back.
+    pub(super) fn has_nothing_to_ask(&mut self) {
+        if self.streams.len() == 0 && self.source.is_connected() {
+            self.source_is_up();
+        }
     }
 
     pub(super) fn take_wanted(&mut self, wanted: &Wanted) {

@@ -105,6 +105,11 @@ impl SourceStep {
         self.under_way.is_none() && self.stale_fence.is_none()
     }
 
+    /// The last connection has not failed yet.
+    pub(super) fn is_connected(&self) -> bool {
+        self.reader.is_some()
+    }
+
     /// A blocked read is under way, and was not cut short yet.
     pub(super) fn can_be_woken(&self) -> bool {
         self.waker.is_some()
@@ -270,6 +275,7 @@ impl<S: Sink> Lane<S> {
                 self.source.reader = Some(reader);
                 // What an earlier connection was sent and never got is pending, and older than all new entries.
                 self.restart_all();
+                self.has_nothing_to_ask();
             }
             Done::Connected(Ok(Standing::Fenced)) => self.fenced(),
             Done::Connected(Err(fault)) => self.step_failed(None, &fault),

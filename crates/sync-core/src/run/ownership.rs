@@ -41,6 +41,9 @@ const TICK: Duration = Duration::from_secs(1);
 const MARGIN: Duration = Duration::from_secs(1);
 /// What is in flight may take so long to settle before its stream is let go of all the same: it is delivered twice then.
 const DRAIN: Duration = Duration::from_secs(5);
+/// What a person can do who finds the books refused.
+pub(super) const HINT: &str = ". Allow the keys redis-sync:* and the commands that README.md names for replicas, or set \
+    STREAM_OWNERSHIP=exclusive where this process is alone";
 /// The part of the process's health that this is.
 const PART: &str = "ownership of streams";
 
@@ -113,7 +116,7 @@ pub(super) struct Ends {
 /// Why this process does not become a member.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NotJoined {
-    #[error(transparent)]
+    #[error("{0}{hint}", hint = if .0.needs_human() { HINT } else { "" })]
     Fault(#[from] Fault),
     #[error("{0}")]
     Taken(String),

@@ -25,10 +25,17 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("ADMIN_ADDR {addr}: {}", plain(source))]
+#[error("ADMIN_ADDR {addr}: {}{}", plain(reason), hint(reason))]
 pub struct BindError {
     addr: String,
-    source: io::Error,
+    reason: io::Error,
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => " (another replica on this host? Each needs one of its own, or off)",
+        _ => "",
+    }
 }
 
 /// `Address already in use (os error 98)` → `address already in use`.
@@ -49,7 +56,7 @@ pub struct Admin {
 impl Admin {
     /// Takes the address (`host:port`; port 0 is any free one), so that a mistake shows at start.
     pub async fn bind(addr: &str) -> Result<Self, BindError> {
-        let failed = |source| BindError { addr: addr.to_owned(), source };
+        let failed = |reason| BindError { addr: addr.to_owned(), reason };
         let listener = TcpListener::bind(addr).await.map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
         Ok(Self { listener, addr })
@@ -241,7 +248,9 @@ mod tests {
         let first = Admin::bind("127.0.0.1:0").await.unwrap();
         let addr = first.local_addr().to_string();
         let error = Admin::bind(&addr).await.unwrap_err();
-        assert_eq!(error.to_string(), format!("ADMIN_ADDR {addr}: address already in use"));
+        let reason = format!("ADMIN_ADDR {addr}: address already in use (another replica on this host? ");
+        assert!(error.to_string().starts_with(&reason), "{error}");
+        assert!(std::error::Error::source(&error).is_none(), "or it would be said twice");
         let error = Admin::bind("nonsense").await.unwrap_err();
         assert!(error.to_string().starts_with("ADMIN_ADDR nonsense: invalid socket address"), "{error}");
     }

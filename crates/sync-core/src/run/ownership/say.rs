@@ -50,7 +50,12 @@ impl Ownership {
 
     pub(super) fn say_dead(&self, name: &str, member: Option<&Member>) {
         let (host, pid) = member.map_or(("", 0), |member| (member.host.as_str(), member.pid));
-        tracing::warn!(member = name, host, pid, "a replica has ended: its streams are taken over");
+        tracing::warn!(
+            member = name,
+            host,
+            pid,
+            "a replica has not renewed its lease, or its process has ended: its streams are taken over"
+        );
     }
 
     pub(super) fn say_what_changed(&self, me: &str, before: &View, now: &View) {
@@ -69,7 +74,7 @@ impl Ownership {
         }
         for name in before.members.keys() {
             if !now.members.contains_key(name) && !now.dropped.contains(name) {
-                tracing::info!(member = name, "a replica has left");
+                tracing::info!(member = name, "a replica is no longer there");
             }
         }
         let unlike = |view: &View| view.members.values().any(|member| member.reads != self.member.reads);
