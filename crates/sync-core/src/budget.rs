@@ -26,13 +26,14 @@ impl Budget {
         Self(Arc::new(Inner { limit, used: AtomicUsize::new(0), freed: Notify::new() }))
     }
 
-    /// Sets up to `wanted` bytes aside for a read. Empty when less than a quarter of `wanted` is left, unless
-    /// nothing at all is in use: so one huge entry can pass alone.
-    pub(crate) fn set_aside(&self, wanted: usize) -> Option<Share> {
+    /// Sets up to `wanted` bytes aside for a read of something that is expected to take at least `least`. Empty when
+    /// less than that or than a quarter of `wanted` is left, unless nothing at all is in use: so one huge entry can pass
+    /// alone.
+    pub(crate) fn set_aside(&self, wanted: usize, least: usize) -> Option<Share> {
         let mut used = self.0.used.load(Ordering::Relaxed);
         loop {
             let bytes = self.0.limit.saturating_sub(used).min(wanted);
-            if used > 0 && (bytes == 0 || bytes < wanted / 4) {
+            if used > 0 && (bytes == 0 || bytes < least.max(wanted / 4)) {
                 return None;
             }
             match self.0.used.compare_exchange(used, used + bytes, Ordering::Relaxed, Ordering::Relaxed) {
@@ -97,12 +98,13 @@ mod tests {
     #[test]
     fn shares_are_bounded_and_come_back() {
         let budget = Budget::new(100);
-        let mut first = budget.set_aside(60).expect("all free");
-        let second = budget.set_aside(60).expect("40 are left");
+        let mut first = budget.set_aside(60, 0).expect("all free");
+        assert!(budget.set_aside(60, 41).is_none(), "an entry of 41 does not fit");
+        let second = budget.set_aside(60, 40).expect("40 are left");
         assert_eq!((first.bytes(), second.bytes()), (60, 40));
-        assert!(budget.set_aside(60).is_none());
+        assert!(budget.set_aside(60, 0).is_none());
         first.resize(10);
-        assert_eq!(budget.set_aside(60).expect("50 are left").bytes(), 50);
+        assert_eq!(budget.set_aside(60, 0).expect("50 are left").bytes(), 50);
         drop((first, second));
         assert_eq!(budget.usage(), (0, 100));
     }
@@ -110,10 +112,10 @@ mod tests {
     #[test]
     fn one_huge_entry_passes_alone() {
         let budget = Budget::new(100);
-        let mut share = budget.set_aside(1000).expect("nothing is in use");
+        let mut share = budget.set_aside(1000, 1000).expect("nothing is in use");
         share.resize(700);
         assert_eq!(budget.usage(), (700, 100));
-        assert!(budget.set_aside(1).is_none());
+        assert!(budget.set_aside(1, 0).is_none());
         drop(share);
         assert_eq!(budget.usage(), (0, 100));
     }

@@ -190,8 +190,9 @@ impl<S: Sink> Lane<S> {
             return;
         };
         // Half of the budget is for reads under way, in equal parts; the other half for what was read.
-        let wanted = READ_BUDGET / 2 / self.shared.lanes;
-        let share = self.shared.budget.set_aside(wanted);
+        let largest = self.streams.largest_expected();
+        let wanted = (READ_BUDGET / 2 / self.shared.lanes).max(largest);
+        let share = self.shared.budget.set_aside(wanted, largest);
         self.source.starved = share.is_none();
         let step = share.and_then(|share| Some((self.streams.next_step(share.bytes(), now)?, share)));
         let Some((step, share)) = step else {

@@ -322,6 +322,12 @@ impl Streams {
         self.by_key.iter().filter(|(_, slot)| !self[**slot].leaving).map(|(key, _)| key)
     }
 
+    /// What an entry of any stream is expected to occupy at most: a read may bring one, whatever it asks for.
+    pub(crate) fn largest_expected(&self) -> usize {
+        let seen = self.slots.iter().flatten().map(|slot| slot.entry_size).filter(|size| *size != UNSEEN);
+        seen.max().unwrap_or(0)
+    }
+
     /// Learns from entries of the stream, of so many bytes on average.
     pub(crate) fn saw(&mut self, slot: usize, average: usize) {
         self.largest = self.largest.max(average);
