@@ -32,8 +32,13 @@ impl Lease {
     }
 
     pub(crate) fn holds(&self) -> bool {
+        self.remaining().is_none_or(|remaining| !remaining.is_zero())
+    }
+
+    /// `None` is for ever.
+    pub(crate) fn remaining(&self) -> Option<Duration> {
         let until = self.0.load(Ordering::Relaxed);
-        until == u64::MAX || now().as_millis() < u128::from(until)
+        (until != u64::MAX).then(|| Duration::from_millis(until).saturating_sub(now()))
     }
 }
 
@@ -54,10 +59,14 @@ mod tests {
     #[test]
     fn holds_until_its_time() {
         assert!(Lease::for_ever().holds());
+        assert_eq!(Lease::for_ever().remaining(), None);
         let lease = Lease::none();
         assert!(!lease.holds());
+        assert_eq!(lease.remaining(), Some(Duration::ZERO));
         lease.extend_to(now() + Duration::from_secs(60));
         assert!(lease.holds());
+        let remaining = lease.remaining().expect("it ends");
+        assert!(remaining > Duration::from_secs(50) && remaining <= Duration::from_secs(60), "{remaining:?}");
         lease.extend_to(now());
         assert!(!lease.holds());
         lease.extend_to(now() + Duration::from_secs(60));

@@ -108,6 +108,7 @@ impl Surroundings {
             status,
             stop,
             shutdown_timeout,
+            beside: None,
         }
     }
 }
@@ -196,7 +197,11 @@ async fn reload<T: BridgeSettings>(
 }
 
 fn live_of(streams: &StreamSettings) -> Live {
-    Live { discovery: streams.discovery.clone(), interval: streams.discovery_interval }
+    Live {
+        discovery: streams.discovery.clone(),
+        dbs: streams.dbs.clone(),
+        interval: streams.discovery_interval,
+    }
 }
 
 /// A command of an operator: a signal ends it as it ends any program. Its answer is its output, so only what went

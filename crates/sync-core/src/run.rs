@@ -1,8 +1,10 @@
 //! A bridge as a whole: it connects both sides, starts what works, and stops it. It never touches a record.
 //!
 //! `keeper.rs` keeps the sink connected, `search.rs` looks for streams, `ownership.rs` says which of them are this
-//! process's, `deal.rs` deals these out to lanes.
+//! process's, `deal.rs` deals these out to lanes, `databases.rs` tells work beside the streams which whole databases
+//! are.
 
+mod databases;
 mod deal;
 mod keeper;
 mod ownership;
@@ -12,9 +14,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
+pub use self::databases::{Databases, Tenure};
 use self::deal::{Around, Dealer};
 use self::keeper::Keeper;
 use self::ownership::{NotJoined, Ownership, Term};
@@ -63,6 +68,23 @@ pub struct Bridge<S> {
     pub stop: Shutdown,
     /// How long what is in flight may take to finish then.
     pub shutdown_timeout: Duration,
+    /// What it does with whole databases beside the streams, if anything.
+    pub beside: Option<Beside>,
+}
+
+/// Work on whole databases beside the streams. It is begun once the bridge has started, and ends when its
+/// [`Databases`] tell it to stop; it may then take as long as what is in flight.
+pub type Beside = Box<dyn FnOnce(Databases) -> BoxFuture<'static, ()> + Send>;
+
+impl<S> Bridge<S> {
+    /// With this work beside the streams.
+    #[must_use]
+    pub fn beside<F: Future<Output = ()> + Send + 'static>(
+        self,
+        work: impl FnOnce(Databases) -> F + Send + 'static,
+    ) -> Self {
+        Self { beside: Some(Box::new(|databases| Box::pin(work(databases)))), ..self }
+    }
 }
 
 /// The settings that apply without a restart.
@@ -70,6 +92,8 @@ pub struct Bridge<S> {
 pub struct Live {
     /// Ranges and patterns.
     pub discovery: Option<Discovery>,
+    /// Databases to work on as a whole.
+    pub dbs: Vec<u16>,
     /// Time between two looks.
     pub interval: Duration,
 }
@@ -192,12 +216,15 @@ pub async fn run<S: Sink>(mut bridge: Bridge<S>) -> Result<(), StartError> {
         }
     };
     shared.health.started();
+    let beside = bridge.beside.map(|work| begin_beside(work, ends.databases, &shared, bridge.live.clone()));
     let sharing = sharing.zip(term).map(|(ownership, term)| tokio::spawn(ownership.keep(term)));
     let counting = tokio::spawn(shared.statistics.clone().run(stop.clone()));
     let (tell_found, found) = mpsc::channel(1);
     let (failed, hear_failed) = mpsc::channel(1);
     if shared.settings.enabled {
         tokio::spawn(search.run(shared.clone(), bridge.live, tell_found, hear_failed));
+    } else if beside.is_some() {
+        tracing::info!("REDIS_STREAMS_ENABLED is false: no stream is read");
     } else {
         tracing::warn!("REDIS_STREAMS_ENABLED is false: nothing is read");
     }
@@ -219,6 +246,14 @@ pub async fn run<S: Sink>(mut bridge: Bridge<S>) -> Result<(), StartError> {
             break;
         }
     }
+    if let Some(mut beside) = beside
+        && timeout_at(deadline, &mut beside).await.is_err()
+    {
+        tracing::warn!("the work on whole databases did not finish in time: it is given up");
+        beside.abort();
+        // Nothing of it may go on once others may have the databases.
+        let _ = beside.await;
+    }
     // It only reads, and was told to stop with the lanes.
     let _ = timeout_at(deadline, counting).await;
     if let Some(sharing) = sharing {
@@ -230,6 +265,18 @@ pub async fn run<S: Sink>(mut bridge: Bridge<S>) -> Result<(), StartError> {
     // Ends by itself once the sink's connection is closed.
     let _ = timeout_at(deadline, keeping).await;
     Ok(())
+}
+
+/// Begins the work beside the streams, and the look at which databases there are.
+fn begin_beside<S: Sink>(
+    work: Beside,
+    ends: databases::Ends,
+    shared: &Shared<S>,
+    live: watch::Receiver<Live>,
+) -> JoinHandle<()> {
+    let (databases, there_is) = Databases::new(ends, shared);
+    tokio::spawn(there_is.tell(live));
+    tokio::spawn(work(databases))
 }
 
 /// What a failed attempt at start is about, for the log.

@@ -342,6 +342,7 @@ pub(crate) fn use_its_database(default_db: &mut u16, streams: &mut StreamSetting
     streams.named.retain(|name| !elsewhere(name.db));
     streams.named.iter_mut().for_each(|name| name.db = 0);
     streams.discovery.as_mut().map(search_its_database);
+    streams.dbs = vec![0];
     *default_db = 0;
 }
 

@@ -7,11 +7,12 @@
 //! | key | type | holds |
 //! |---|---|---|
 //! | `redis-sync:{GROUP}:members` | hash | `member NAME` → `EXPIRY RECORD`, in ms of Redis' clock and JSON ([`Member`]); `fence NAME DB KEY` → empty: each fence that stands; `#version` counts changes, `#owned` the fields of the owners, `#server` is the run ID of the server, `#claims_from` a time before which nobody may claim |
-//! | `redis-sync:{GROUP}:owners` | hash | bucket → NAME. A bucket is a 1024th of all streams ([`bucket_of`]) |
+//! | `redis-sync:{GROUP}:owners` | hash | bucket → NAME. A bucket below 1024 is a 1024th of all streams ([`bucket_of`]); 1024 + N is database N as a whole ([`bucket_of_database`]), for bridges that work on whole databases beside the streams. To the scripts they are all alike |
 //! | `redis-sync:{GROUP}:fence:NAME:N` | stream | nothing, ever; it has the consumer group. One for each reading connection, in the database that it reads |
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,8 +30,17 @@ use crate::record::StreamName;
 /// Buckets that all streams are divided into.
 const BUCKETS: u16 = 1024;
 
-/// A part of all streams: what has an owner.
+/// What has an owner: a part of all streams, or a whole database.
 pub(crate) type Bucket = u16;
+
+/// The buckets that are parts of all streams.
+pub(crate) const OF_STREAMS: RangeInclusive<Bucket> = 0..=BUCKETS - 1;
+
+/// The buckets that are databases.
+pub(crate) const OF_DATABASES: RangeInclusive<Bucket> = BUCKETS..=BUCKETS + LAST_DATABASE;
+
+/// What a connection can select.
+pub(crate) const LAST_DATABASE: u16 = u8::MAX as u16;
 
 /// The bucket of a stream. The same in every version: replicas of two versions share streams during an update.
 pub(crate) fn bucket_of(stream: &StreamName) -> Bucket {
@@ -39,6 +49,17 @@ pub(crate) fn bucket_of(stream: &StreamName) -> Bucket {
     state.update(b":");
     state.update(&stream.key);
     state.get() % BUCKETS
+}
+
+/// The bucket that this database is.
+pub(crate) fn bucket_of_database(db: u16) -> Bucket {
+    debug_assert!(db <= LAST_DATABASE, "nobody works on database {db}: no connection can select it");
+    BUCKETS + db
+}
+
+/// The database that this bucket is.
+pub(crate) fn database_of(bucket: Bucket) -> Option<u16> {
+    OF_DATABASES.contains(&bucket).then(|| bucket - BUCKETS)
 }
 
 /// One process that shares in the streams of a group.

@@ -1,11 +1,13 @@
 //! This process's part in the streams of its consumer group: it joins the other replicas, keeps its lease, claims and
 //! gives up buckets. What it owns is told to the dealer as a [`Portion`]; when nothing of what it gives up is read any
-//! more, the dealer tells it ([`GivenUp`]). It never touches a record.
+//! more, the dealer tells it ([`GivenUp`]). The work on whole databases, where there is any, is told the same, and says
+//! itself what it has let go of. It never touches a record.
 //!
 //! `balance.rs` decides who should own what, `say.rs` tells people; the books themselves are in `redis/ownership.rs`. Why it is safe is told
 //! in ARCHITECTURE.md, "One owner per stream".
 
 mod balance;
+mod portion;
 mod process;
 mod say;
 
@@ -17,15 +19,17 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 pub(super) use self::balance::Weights;
+pub(crate) use self::portion::Portion;
 use self::say::Numbers;
-use super::{Bridge, Live};
+use super::{Bridge, Live, databases};
 use crate::bridge::Sink;
 use crate::lease::{self, Lease};
 use crate::rate_limit::RateLimiter;
-use crate::record::StreamName;
 use crate::redis::Fault;
 use crate::redis::connection::Connector;
-use crate::redis::ownership::{Access, Books, Bucket, Joined, Member, Standing, View, bucket_of};
+use crate::redis::ownership::{
+    Access, Books, Bucket, Joined, Member, OF_STREAMS, Standing, View, bucket_of_database,
+};
 use crate::redis::statistics::Statistics;
 use crate::retry::Backoff;
 use crate::settings::{Ownership as Mode, RetrySettings, StreamSettings};
@@ -46,32 +50,6 @@ pub(super) const HINT: &str = ". Allow the keys redis-sync:* and the commands th
     STREAM_OWNERSHIP=exclusive where this process is alone";
 /// The part of the process's health that this is.
 const PART: &str = "ownership of streams";
-
-/// What this process owns, for the dealer.
-#[derive(Clone, Debug)]
-pub(crate) struct Portion {
-    /// Grows with every change.
-    pub(crate) revision: u64,
-    /// The name that it reads under; `None` while it is no member.
-    pub(crate) member: Option<Arc<str>>,
-    /// `None` is everything.
-    buckets: Option<BTreeSet<Bucket>>,
-}
-
-impl Portion {
-    /// Of a process that is alone.
-    fn all() -> Self {
-        Self { revision: 0, member: None, buckets: None }
-    }
-
-    fn nothing(revision: u64) -> Self {
-        Self { revision, member: None, buckets: Some(BTreeSet::new()) }
-    }
-
-    pub(super) fn holds(&self, stream: &StreamName) -> bool {
-        self.buckets.as_ref().is_none_or(|buckets| buckets.contains(&bucket_of(stream)))
-    }
-}
 
 /// Up to which revision of the [`Portion`] the lanes have let go of what it took from them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,6 +75,10 @@ pub(super) struct Ownership {
     live: watch::Receiver<Live>,
     weights: watch::Receiver<Weights>,
     given_up: watch::Receiver<GivenUp>,
+    /// Whether there is work on whole databases.
+    beside: bool,
+    databases: watch::Receiver<BTreeSet<u16>>,
+    databases_settled: watch::Receiver<u64>,
     portion: watch::Sender<Arc<Portion>>,
     leave: Shutdown,
     numbers: Numbers,
@@ -110,6 +92,7 @@ pub(super) struct Ends {
     pub(super) portion: watch::Receiver<Arc<Portion>>,
     pub(super) weights: watch::Sender<Weights>,
     pub(super) given_up: watch::Sender<GivenUp>,
+    pub(super) databases: databases::Ends,
     pub(super) leave: Trigger,
 }
 
@@ -139,8 +122,8 @@ pub(super) struct Term {
 struct Giving {
     /// The first portion without it.
     revision: u64,
-    /// When it goes, settled or not.
-    deadline: Instant,
+    /// When it goes, settled or not. A database never does: what is late may undo what its next owner wrote.
+    deadline: Option<Instant>,
 }
 
 impl Ownership {
@@ -150,17 +133,21 @@ impl Ownership {
         connector: &Connector,
         statistics: &Statistics,
     ) -> (Option<Self>, Ends) {
-        let shared = bridge.streams.ownership == Mode::Shared && bridge.streams.enabled;
+        let beside = bridge.beside.is_some();
+        let shared = bridge.streams.ownership == Mode::Shared && (bridge.streams.enabled || beside);
         let lease = if shared { Lease::none() } else { Lease::for_ever() };
         let portion = if shared { Portion::nothing(0) } else { Portion::all() };
         let (portion, owned) = watch::channel(Arc::new(portion));
-        let (weights, there_is) = watch::channel(Weights::new());
+        let (weights, streams) = watch::channel(Weights::new());
         let (given_up, let_go) = watch::channel(GivenUp::default());
+        let (there_is, databases) = watch::channel(BTreeSet::new());
+        let (settled, databases_settled) = watch::channel(0);
         let (leave, leaving) = Shutdown::manual();
         let books = Books::new(&bridge.streams.group, bridge.redis.db, LEASE);
         let ends = Ends {
             lease: lease.clone(),
             books: (shared && !connector.is_cluster()).then(|| books.clone()),
+            databases: databases::Ends { portion: owned.clone(), lease: lease.clone(), there_is, settled },
             portion: owned,
             weights,
             given_up,
@@ -178,11 +165,14 @@ impl Ownership {
             statistics: statistics.clone(),
             streams: bridge.streams.clone(),
             live: bridge.live.clone(),
-            weights: there_is,
+            weights: streams,
             given_up: let_go,
+            beside,
+            databases,
+            databases_settled,
             portion,
             leave: leaving,
-            numbers: Numbers::new(&bridge.metrics),
+            numbers: Numbers::new(&bridge.metrics, beside),
         };
         (shared.then(ownership), ends)
     }
@@ -287,7 +277,9 @@ impl Ownership {
             let standing = tokio::select! {
                 () = sleep_until(term.next_tick) => self.tick(term).await,
                 Ok(()) = self.weights.changed() => self.balance(term).await,
+                Ok(()) = self.databases.changed() => self.balance(term).await,
                 Ok(()) = self.given_up.changed() => self.release(term).await,
+                Ok(()) = self.databases_settled.changed() => self.release(term).await,
             };
             match standing {
                 Ok(Standing::Member(())) => {}
@@ -311,7 +303,7 @@ impl Ownership {
     /// Renews the lease, and sees who is there.
     async fn tick(&mut self, term: &mut Term) -> Result<Standing<()>, Fault> {
         self.limiter.spend(1);
-        self.member.reads = reads(&self.streams, &self.live.borrow());
+        self.member.reads = reads(&self.streams, &self.live.borrow(), self.beside);
         let sent = lease::now();
         term.next_tick = Instant::now() + TICK;
         let dead = self.dead_among(&term.view.members);
@@ -341,16 +333,17 @@ impl Ownership {
             // Not seen yet who is there: the first tick is due.
             return Ok(Standing::Member(()));
         }
-        let weights = self.weights.borrow_and_update().clone();
+        let weights = self.weights();
         let alike = term.view.members.values().all(|member| member.reads == self.member.reads);
         let giving = term.giving.keys().copied().collect();
         let moves = balance::moves(&term.name, &term.view, &weights, &term.mine, &giving, alike);
         let (mut changed, before) = (false, term.mine.len());
         if !moves.give_up.is_empty() {
             let revision = self.portion.borrow().revision + 1;
-            let deadline = Instant::now() + DRAIN;
+            let drained = Instant::now() + DRAIN;
             for bucket in &moves.give_up {
                 term.mine.remove(bucket);
+                let deadline = OF_STREAMS.contains(bucket).then_some(drained);
                 term.giving.insert(*bucket, Giving { revision, deadline });
             }
             changed = true;
@@ -369,26 +362,27 @@ impl Ownership {
         }
         if changed && !fenced {
             self.publish(term);
-            let streams: u32 = term.mine.iter().filter_map(|bucket| weights.get(bucket)).sum();
-            let all: u32 = weights.values().sum();
-            tracing::info!(
-                replicas = term.view.members.len(),
-                buckets = term.mine.len(),
-                before,
-                "owns {streams} of {all} streams"
-            );
+            self.say_what_is_owned(term, &weights, before);
         }
-        let streams: u32 = term.mine.iter().filter_map(|bucket| weights.get(bucket)).sum();
-        self.numbers.owned.set(i64::from(streams));
+        self.count_what_is_owned(term, &weights);
         Ok(if fenced { Standing::Fenced } else { Standing::Member(()) })
     }
 
-    /// Lets go of what the lanes have given up.
+    /// Everything that may be owned.
+    fn weights(&mut self) -> Weights {
+        let mut weights = self.weights.borrow_and_update().clone();
+        weights.extend(self.databases.borrow_and_update().iter().map(|db| (bucket_of_database(*db), 1)));
+        weights
+    }
+
+    /// Lets go of what the lanes, and the work on whole databases, have given up.
     async fn release(&mut self, term: &mut Term) -> Result<Standing<()>, Fault> {
         let GivenUp { unread, settled } = *self.given_up.borrow_and_update();
+        let databases_settled = *self.databases_settled.borrow_and_update();
         let now = Instant::now();
-        let free = |giving: &Giving| {
-            unread >= giving.revision && (settled >= giving.revision || giving.deadline <= now)
+        let free = |giving: &Giving| match giving.deadline {
+            Some(deadline) => unread >= giving.revision && (settled >= giving.revision || deadline <= now),
+            None => databases_settled >= giving.revision,
         };
         let going: Vec<Bucket> =
             term.giving.iter().filter(|(_, giving)| free(giving)).map(|(bucket, _)| *bucket).collect();
@@ -419,18 +413,14 @@ impl Ownership {
 
     fn publish(&self, term: &Term) {
         self.portion.send_modify(|portion| {
-            *portion = Arc::new(Portion {
-                revision: portion.revision + 1,
-                member: Some(term.name.clone()),
-                buckets: Some(term.mine.clone()),
-            });
+            *portion = Arc::new(Portion::of(term.name.clone(), portion.revision + 1, term.mine.clone()));
         });
         self.show(term);
     }
 
     fn publish_nothing(&self) {
         self.portion.send_modify(|portion| *portion = Arc::new(Portion::nothing(portion.revision + 1)));
-        self.numbers.owned.set(0);
+        self.numbers.nothing_is_owned();
         self.status.shared(None, Vec::new(), Default::default());
     }
 
@@ -447,7 +437,7 @@ fn member<S: Sink>(bridge: &Bridge<S>) -> Member {
     Member {
         bridge: bridge.name.to_owned(),
         sink: bridge.sink.identity(),
-        reads: reads(&bridge.streams, &bridge.live.borrow()),
+        reads: reads(&bridge.streams, &bridge.live.borrow(), bridge.beside.is_some()),
         consumer: bridge.streams.consumer.clone(),
         host: host.trim().to_owned(),
         machine: process::machine(),
@@ -457,18 +447,24 @@ fn member<S: Sink>(bridge: &Bridge<S>) -> Member {
     }
 }
 
-/// What says which streams there are to share.
-fn reads(streams: &StreamSettings, live: &Live) -> String {
+/// What says which streams, and whole databases, there are to share.
+fn reads(streams: &StreamSettings, live: &Live, beside: bool) -> String {
     let mut text = String::new();
+    let numbers = |dbs: &[u16]| dbs.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+    if beside {
+        text += &format!("all of databases {}; ", numbers(&live.dbs));
+    }
+    if !streams.enabled {
+        return text;
+    }
     if let Some(discovery) = &live.discovery {
         let patterns = |patterns: &[crate::pattern::Pattern]| {
             patterns.iter().map(crate::pattern::Pattern::as_str).collect::<Vec<_>>().join(",")
         };
-        let dbs: Vec<_> = discovery.dbs.iter().map(u16::to_string).collect();
         text += &format!(
             "{} in {} without {}",
             patterns(&discovery.patterns),
-            dbs.join(","),
+            numbers(&discovery.dbs),
             patterns(&discovery.exclude)
         );
     }

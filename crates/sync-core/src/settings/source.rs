@@ -66,6 +66,8 @@ pub struct StreamSettings {
     pub enabled: bool,
     /// Named streams: read whether or not discovery is on.
     pub named: Vec<StreamName>,
+    /// SOURCE_REDIS_DB_SEARCH_RANGE, ascending, each once: also where discovery is off, for what works on whole databases.
+    pub dbs: Vec<u16>,
     /// What discovery looks for; `None` when STREAM_AUTO_DISCOVERY is false.
     pub discovery: Option<Discovery>,
     /// How often discovery runs, and named streams that were absent are looked for.

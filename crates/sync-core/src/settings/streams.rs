@@ -35,6 +35,7 @@ impl StreamSettings {
         Self {
             enabled,
             named,
+            dbs: discovery.dbs.clone(),
             discovery: discovering.then_some(discovery),
             discovery_interval: reader.value(&STREAM_DISCOVERY_INTERVAL, rules::seconds(0.1..=86400.0)),
             auto_create_groups: reader.value(&STREAM_AUTO_CREATE_CONSUMER_GROUPS, rules::boolean),

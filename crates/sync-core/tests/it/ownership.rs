@@ -1,6 +1,7 @@
 //! Several replicas of one bridge in one consumer group: each stream has one reader, whoever comes, goes, dies or is
 //! cut off, and first arrivals keep their order.
 
+mod databases;
 mod on_a_cluster;
 
 use std::collections::{BTreeMap, HashMap};

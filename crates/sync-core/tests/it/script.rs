@@ -213,7 +213,18 @@ pub(crate) struct Bridge {
     settings: StreamSettings,
     db: u16,
     url: String,
+    beside: Option<Box<dyn Fn() -> run::Beside>>,
+    /// To the one that runs.
+    live: watch::Sender<Live>,
     running: Option<Running>,
+}
+
+fn live_of(settings: &StreamSettings) -> Live {
+    Live {
+        discovery: settings.discovery.clone(),
+        dbs: settings.dbs.clone(),
+        interval: settings.discovery_interval,
+    }
 }
 
 /// A bridge on a thread and a runtime of its own, so that it can die as a process does: all of it at once.
@@ -271,6 +282,7 @@ pub(crate) fn streams_of(group: &str, consumer: &str) -> StreamSettings {
     StreamSettings {
         enabled: true,
         named: Vec::new(),
+        dbs: Vec::new(),
         discovery: None,
         discovery_interval: Duration::from_millis(50),
         auto_create_groups: true,
@@ -319,6 +331,8 @@ impl Bridge {
         let group = settings.group.clone();
         Self {
             redis: client_of(url, db).await,
+            live: watch::channel(live_of(&settings)).0,
+            beside: None,
             metrics: Metrics::default(),
             health: Health::default(),
             status: Status::default(),
@@ -347,6 +361,17 @@ impl Bridge {
         change(&mut self.settings);
     }
 
+    /// What each start of it does beside the streams.
+    pub(crate) fn beside(mut self, work: impl Fn() -> run::Beside + 'static) -> Self {
+        self.beside = Some(Box::new(work));
+        self
+    }
+
+    /// What SIGHUP does, after a change of the settings.
+    pub(crate) fn hang_up(&mut self) {
+        self.live.send_replace(live_of(&self.settings));
+    }
+
     pub(crate) fn redis_settings(&self) -> RedisSettings {
         redis_at(&self.url, self.db)
     }
@@ -357,21 +382,22 @@ impl Bridge {
 
     pub(crate) fn start(&mut self) {
         let (trigger, stop) = Shutdown::manual();
-        let live =
-            Live { discovery: self.settings.discovery.clone(), interval: self.settings.discovery_interval };
+        let (live, changes) = watch::channel(live_of(&self.settings));
+        self.live = live;
         let bridge = run::Bridge {
             name: "scripted",
             sink: self.script.clone(),
             sink_retry: RETRY,
             redis: self.redis_settings(),
             streams: self.settings.clone(),
-            live: watch::channel(live).1,
+            live: changes,
             limiter: RateLimiter::new(0),
             health: self.health.clone(),
             metrics: self.metrics.clone(),
             status: self.status.clone(),
             stop,
             shutdown_timeout: Duration::from_secs(5),
+            beside: self.beside.as_ref().map(|beside| beside()),
         };
         let (kill, killed) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {

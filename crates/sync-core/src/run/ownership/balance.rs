@@ -5,12 +5,16 @@
 //! leaves it at its quota or above; one below its quota claims free ones until it has reached it. As the quotas add up
 //! to all streams, somebody is below its own while a bucket is free; and a bucket that is given up makes the sum of
 //! all distances from the quotas smaller, so this comes to rest.
+//!
+//! Whole databases are shared out in the same way and apart from the streams: one of them may be more work than all
+//! streams, so nobody gets streams instead of databases.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
-use crate::redis::ownership::{Bucket, View};
+use crate::redis::ownership::{Bucket, OF_DATABASES, OF_STREAMS, View};
 
-/// How many streams there are in each bucket that has any.
+/// How many streams there are in each bucket that has any; one for each database.
 pub(crate) type Weights = BTreeMap<Bucket, u32>;
 
 /// What to do next.
@@ -30,11 +34,30 @@ pub(super) fn moves(
     giving: &BTreeSet<Bucket>,
     alike: bool,
 ) -> Moves {
-    let quota = if alike { quota(me, view, weights) } else { u64::MAX };
-    let weight = |bucket: &Bucket| u64::from(weights.get(bucket).copied().unwrap_or(0));
-    let mut load: u64 = mine.iter().map(weight).sum();
     let mut moves = Moves::default();
-    for bucket in mine.iter().rev() {
+    for kind in [OF_STREAMS, OF_DATABASES] {
+        let Moves { mut give_up, mut claim } = moves_of(kind, me, view, weights, mine, giving, alike);
+        moves.give_up.append(&mut give_up);
+        moves.claim.append(&mut claim);
+    }
+    moves
+}
+
+/// The same for the buckets of one kind.
+fn moves_of(
+    kind: RangeInclusive<Bucket>,
+    me: &str,
+    view: &View,
+    weights: &Weights,
+    mine: &BTreeSet<Bucket>,
+    giving: &BTreeSet<Bucket>,
+    alike: bool,
+) -> Moves {
+    let quota = if alike { quota(&kind, me, view, weights) } else { u64::MAX };
+    let weight = |bucket: &Bucket| u64::from(weights.get(bucket).copied().unwrap_or(0));
+    let mut load: u64 = mine.range(kind.clone()).map(weight).sum();
+    let mut moves = Moves::default();
+    for bucket in mine.range(kind.clone()).rev() {
         let weight = weight(bucket);
         // One without streams is of no use here, and may be to a member that reads other streams.
         if weight == 0 || load.saturating_sub(weight) >= quota {
@@ -46,8 +69,8 @@ pub(super) fn moves(
     let members = view.members.len().max(1);
     let rank = view.members.keys().position(|name| name == me).unwrap_or_default();
     let free: Vec<Bucket> = weights
-        .keys()
-        .copied()
+        .range(kind.clone())
+        .map(|(bucket, _)| *bucket)
         .filter(|bucket| {
             // One that is this member's own and not known to be: the answer to its claim was lost.
             let free = view.owners.get(bucket).is_none_or(|owner| owner == me);
@@ -64,16 +87,20 @@ pub(super) fn moves(
     }
     // Owned without this member knowing, as above, and more than it should have: nobody else can claim them.
     let unknown = view.owners.iter().filter(|(bucket, owner)| {
-        *owner == me && !mine.contains(bucket) && !giving.contains(bucket) && !moves.claim.contains(bucket)
+        *owner == me
+            && kind.contains(bucket)
+            && !mine.contains(bucket)
+            && !giving.contains(bucket)
+            && !moves.claim.contains(bucket)
     });
     let mut unknown: Vec<Bucket> = unknown.map(|(bucket, _)| *bucket).collect();
     moves.give_up.append(&mut unknown);
     moves
 }
 
-/// Streams that this member should have: what does not divide goes to the first ones.
-fn quota(me: &str, view: &View, weights: &Weights) -> u64 {
-    let all: u64 = weights.values().copied().map(u64::from).sum();
+/// How much of them this member should have: what does not divide goes to the first ones.
+fn quota(kind: &RangeInclusive<Bucket>, me: &str, view: &View, weights: &Weights) -> u64 {
+    let all: u64 = weights.range(kind.clone()).map(|(_, weight)| u64::from(*weight)).sum();
     let members = view.members.len().max(1) as u64;
     let rank = view.members.keys().position(|name| name == me).unwrap_or_default() as u64;
     all / members + u64::from(rank < all % members)
@@ -148,6 +175,37 @@ mod tests {
                 let heaviest = u64::from(weights.values().copied().max().unwrap_or(0));
                 let (least, most) = (loads.iter().min().unwrap(), loads.iter().max().unwrap());
                 prop_assert!(most - least <= 2 * heaviest, "{loads:?}");
+            }
+        }
+    }
+
+    proptest! {
+        /// However uneven the streams are.
+        #[test]
+        fn databases_are_shared_out_evenly_beside_the_streams(
+            streams in proptest::collection::btree_map(0u16..1024, 1u32..4, 0..100),
+            databases in proptest::collection::btree_set(OF_DATABASES, 0..40),
+            counts in proptest::collection::vec(1usize..6, 1..4),
+        ) {
+            let mut weights = streams.clone();
+            weights.extend(databases.iter().map(|bucket| (*bucket, 1)));
+            let mut owners = HashMap::new();
+            let mut without = HashMap::new();
+            for count in counts {
+                let names = names(count);
+                owners.retain(|_, owner| names.contains(owner));
+                without.retain(|_, owner| names.contains(owner));
+                settle(&names, &weights, &mut owners);
+                settle(&names, &streams, &mut without);
+                let owned = |name: &String| {
+                    owners.iter().filter(|(b, owner)| OF_DATABASES.contains(*b) && *owner == name).count()
+                };
+                let owned: Vec<usize> = names.iter().map(owned).collect();
+                prop_assert_eq!(owned.iter().sum::<usize>(), databases.len());
+                prop_assert!(owned.iter().max().unwrap() - owned.iter().min().unwrap() <= 1, "{:?}", owned);
+                let mut of_streams = owners.clone();
+                of_streams.retain(|bucket, _| OF_STREAMS.contains(bucket));
+                prop_assert_eq!(&of_streams, &without, "streams are where they would be without databases");
             }
         }
     }

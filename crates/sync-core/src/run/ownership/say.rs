@@ -1,24 +1,37 @@
 //! What people are told about who owns what: log lines, numbers, `/api/status`. Nothing is decided here.
 
-use super::{Ownership, Term};
-use crate::redis::ownership::{Member, View};
+use std::ops::RangeInclusive;
+
+use super::{Ownership, Term, Weights};
+use crate::redis::ownership::{Bucket, Member, OF_DATABASES, OF_STREAMS, View};
 use crate::telemetry::metrics::{Counter, Gauge, Metrics};
 use crate::telemetry::status::Replica;
 
 /// What is counted.
 pub(super) struct Numbers {
     pub(super) members: Gauge,
-    pub(super) owned: Gauge,
+    owned: Gauge,
+    /// Where there is work on whole databases.
+    databases_owned: Option<Gauge>,
     pub(super) fenced: Counter,
 }
 
 impl Numbers {
-    pub(super) fn new(metrics: &Metrics) -> Self {
+    pub(super) fn new(metrics: &Metrics, beside: bool) -> Self {
+        let databases = || metrics.gauge("databases_owned", "Databases that this process owns as a whole");
         Self {
             members: metrics.gauge("replicas", "Processes that share the streams, this one included"),
             owned: metrics.gauge("streams_owned", "Streams that this process owns"),
+            databases_owned: beside.then(databases),
             fenced: metrics
                 .counter("memberships_lost", "Times the other replicas took over from this process"),
+        }
+    }
+
+    pub(super) fn nothing_is_owned(&self) {
+        self.owned.set(0);
+        if let Some(databases) = &self.databases_owned {
+            databases.set(0);
         }
     }
 }
@@ -36,6 +49,30 @@ impl Ownership {
         let replicas = term.view.members.iter().map(replica).collect();
         self.status.shared(Some(term.name.to_string()), replicas, term.view.owners.clone());
         self.statistics.companions(term.view.members.values().map(|member| member.consumer.clone()));
+    }
+
+    pub(super) fn say_what_is_owned(&self, term: &Term, weights: &Weights, before: usize) {
+        let (replicas, buckets) = (term.view.members.len(), term.mine.len());
+        let (streams, all) = owned(term, weights, OF_STREAMS);
+        match self.beside {
+            false => tracing::info!(replicas, buckets, before, "owns {streams} of {all} streams"),
+            true => {
+                let (databases, there_are) = owned(term, weights, OF_DATABASES);
+                tracing::info!(
+                    replicas,
+                    buckets,
+                    before,
+                    "owns {streams} of {all} streams, and {databases} of {there_are} databases"
+                );
+            }
+        }
+    }
+
+    pub(super) fn count_what_is_owned(&self, term: &Term, weights: &Weights) {
+        self.numbers.owned.set(i64::from(owned(term, weights, OF_STREAMS).0));
+        if let Some(databases) = &self.numbers.databases_owned {
+            databases.set(i64::from(owned(term, weights, OF_DATABASES).0));
+        }
     }
 
     pub(super) fn taken_by(&self, other: &Member) -> String {
@@ -85,4 +122,10 @@ impl Ownership {
             );
         }
     }
+}
+
+/// How many of these are this member's, and how many there are.
+fn owned(term: &Term, weights: &Weights, kind: RangeInclusive<Bucket>) -> (u32, u32) {
+    let mine = term.mine.range(kind.clone()).filter_map(|bucket| weights.get(bucket)).sum();
+    (mine, weights.range(kind).map(|(_, weight)| weight).sum())
 }
