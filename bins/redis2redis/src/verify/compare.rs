@@ -3,28 +3,25 @@
 //! come: what it has acknowledged by then, the target must have.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::BTreeMap;
 use std::io;
 
 use bytes::Bytes;
 use fred::clients::Client;
+use sync_core::commands::verify::{
+    Letters, Lines, Pages, Tally, Verdict, left_out, trimmed_at_source, waiting,
+};
 use sync_core::rate_limit::RateLimiter;
 use sync_core::record::{Entry, EntryId, StreamName};
-use sync_core::redis::dead_letters::Found;
-use sync_core::redis::entries::{self, PageSize, StreamFacts};
-use sync_core::redis::{Fault, groups};
-use sync_core::settings::{StartId, StreamSettings};
+use sync_core::redis::Fault;
+use sync_core::redis::entries::{self, StreamFacts};
+use sync_core::settings::StreamSettings;
 
-use super::pages::{LARGEST_PAGE, Pages};
-use super::report::Lines;
-use super::tally::{Tally, Verdict};
 use crate::naming::Place;
 
 /// What is found at once before it is judged.
 const SUSPECTS: usize = 500;
 const SUSPECT_BYTES: usize = 1 << 20;
-/// What a page of dead letters should occupy in memory.
-const LETTER_BYTES: usize = 1 << 20;
 
 /// One stream, and what is needed to read it on both sides: each client has the stream's database selected.
 pub(super) struct Pair<'a> {
@@ -63,14 +60,6 @@ impl Pair<'_> {
         self.settings.filter.as_ref().is_none_or(|filter| filter.passes(entry))
     }
 
-    /// Whether the bridge has nothing to do with an entry of the source that the target does not have.
-    fn left_out(&self, entry: &Entry) -> Option<Verdict> {
-        match self.settings.start_id {
-            StartId::After(start) if entry.id <= start => Some(Verdict::BeforeStart),
-            _ => (!self.passes(entry)).then_some(Verdict::Filtered),
-        }
-    }
-
     async fn source_facts(&self) -> Result<Option<StreamFacts>, Trouble> {
         self.limiter.take().await;
         entries::facts(&self.source, &self.name.key).await.map_err(Trouble::Source)
@@ -81,8 +70,20 @@ impl Pair<'_> {
     }
 }
 
+/// What comparing came to.
+#[derive(Default)]
+pub(super) struct Compared {
+    pub(super) tally: Tally,
+    /// There is something that --repair could not copy, because the target is past it.
+    pub(super) beyond_repair: bool,
+}
+
 /// Compares the stream as it was when this began: what arrives at the source later is not looked at.
-pub(super) async fn compare(pair: &Pair<'_>, lines: &mut Lines<'_>) -> Result<Tally, Trouble> {
+pub(super) async fn compare(
+    pair: &Pair<'_>,
+    repaired: bool,
+    lines: &mut Lines<'_>,
+) -> Result<Compared, Trouble> {
     // The target first: what a bridge has brought there by then, the source has as well.
     let there = pair.target_facts().await?;
     let here = pair.source_facts().await?;
@@ -92,7 +93,7 @@ pub(super) async fn compare(pair: &Pair<'_>, lines: &mut Lines<'_>) -> Result<Ta
     let newest = |facts: Option<StreamFacts>| facts.map_or_else(EntryId::default, |facts| facts.newest);
     let until = newest(here).max(newest(there));
     let (mut source, mut target) = (pair.source_pages(EntryId::default(), until), pair.target_pages(until));
-    let mut court = Court::new(pair, newest(there));
+    let mut court = Court::new(pair, newest(there), repaired);
     loop {
         let left = source.peek().await.map_err(Trouble::Source)?;
         let right = target.peek().await.map_err(Trouble::Target)?;
@@ -105,10 +106,10 @@ pub(super) async fn compare(pair: &Pair<'_>, lines: &mut Lines<'_>) -> Result<Ta
         let left = if order.is_le() { source.take() } else { None };
         let right = if order.is_ge() { target.take() } else { None };
         match (left, right) {
-            (Some(left), Some(right)) if left == right => court.tally.count(Verdict::Same),
+            (Some(left), Some(right)) if left == right => court.compared.tally.count(Verdict::Same),
             (Some(left), Some(_)) => court.suspects.push(Suspect::Differs(left.id)),
-            (Some(left), None) => match pair.left_out(&left) {
-                Some(verdict) => court.tally.count(verdict),
+            (Some(left), None) => match left_out(pair.settings, &left) {
+                Some(verdict) => court.compared.tally.count(verdict),
                 None => {
                     court.bytes += left.size();
                     court.suspects.push(Suspect::Missing(left));
@@ -122,7 +123,7 @@ pub(super) async fn compare(pair: &Pair<'_>, lines: &mut Lines<'_>) -> Result<Ta
         }
     }
     court.judge(lines).await?;
-    Ok(court.tally)
+    Ok(court.compared)
 }
 
 /// An entry that is not the same on both sides, or was not when it was read.
@@ -144,19 +145,21 @@ struct Court<'a> {
     suspects: Vec<Suspect>,
     bytes: usize,
     letters: Letters,
-    tally: Tally,
+    /// --repair was asked for, and has done what it could.
+    repaired: bool,
+    compared: Compared,
 }
 
 impl<'a> Court<'a> {
-    fn new(pair: &'a Pair<'a>, newest: EntryId) -> Self {
-        let key = [&pair.name.key[..], pair.settings.dead_letter_suffix.as_bytes()].concat().into();
+    fn new(pair: &'a Pair<'a>, newest: EntryId, repaired: bool) -> Self {
         Self {
             pair,
             newest,
             suspects: Vec::new(),
             bytes: 0,
-            letters: Letters::of(key),
-            tally: Tally::default(),
+            letters: Letters::of(pair.name, pair.settings),
+            repaired,
+            compared: Compared::default(),
         }
     }
 
@@ -174,11 +177,12 @@ impl<'a> Court<'a> {
             })
             .collect();
         // In this order: what is acknowledged now is at the target or among the letters from now on.
-        let waiting = self.waiting(&missing).await?;
+        let Pair { name, source, settings, limiter, .. } = self.pair;
+        let waiting = waiting(source, &name.key, settings, &missing).await.map_err(Trouble::Source)?;
         let here = self.pair.source_facts().await?;
         let there = self.pair.target_facts().await?;
         let arrived = self.arrived(&missing, there).await?;
-        self.letters.read_on(self.pair).await?;
+        self.letters.read_on(source, limiter).await.map_err(Trouble::Source)?;
         let is_copy = match there.and_then(|there| there.first).filter(|_| !missing.is_empty()) {
             Some(oldest) => self.is_copy(oldest).await?,
             None => false,
@@ -193,7 +197,7 @@ impl<'a> Court<'a> {
                     match arrived.get(&entry.id) {
                         Some(fields) if *fields == entry.fields => Verdict::Same,
                         Some(_) => Verdict::Differs,
-                        None if self.letters.ids.contains(&entry.id) => Verdict::DeadLettered,
+                        None if self.letters.contains(entry.id) => Verdict::DeadLettered,
                         None if trimmed_at_target(there, entry.id, self.pair.maxlen) && is_copy => {
                             Verdict::TrimmedAtTarget
                         }
@@ -202,32 +206,23 @@ impl<'a> Court<'a> {
                     },
                 ),
             };
-            self.tally.count(verdict);
-            let below = there.is_some_and(|there| id <= there.newest);
-            lines.entry(id, verdict, below, self.letters.ids.contains(&id)).map_err(Trouble::Output)?;
+            self.compared.tally.count(verdict);
+            let note = self.note(id, verdict, there.is_some_and(|there| id <= there.newest));
+            lines.entry(id, verdict, note).map_err(Trouble::Output)?;
         }
         Ok(())
     }
 
-    /// Which of these the group has not acknowledged. Where there is no group, a bridge makes one that begins with all
-    /// of them, unless it may not.
-    async fn waiting(&self, missing: &[EntryId]) -> Result<BTreeSet<EntryId>, Trouble> {
-        let Pair { name, source, settings, .. } = self.pair;
-        if missing.is_empty() {
-            return Ok(BTreeSet::new());
+    /// What is to be said of an entry besides; `below` the target's newest ID or not.
+    fn note(&mut self, id: EntryId, verdict: Verdict, below: bool) -> &'static str {
+        match verdict {
+            Verdict::Differs if self.letters.contains(id) => ", and dead-lettered",
+            Verdict::Missing | Verdict::DeadLettered | Verdict::Waiting if self.repaired && below => {
+                self.compared.beyond_repair = true;
+                ": cannot be repaired, below the target's newest ID"
+            }
+            _ => "",
         }
-        let standing = groups::standing(source, &name.key, &settings.group).await.map_err(Trouble::Source)?;
-        let Some(standing) = standing else {
-            return Ok(missing.iter().filter(|_| settings.auto_create_groups).copied().collect());
-        };
-        // IDs ascend.
-        let (handed, new) = missing.split_at(missing.partition_point(|id| *id <= standing.delivered));
-        let mut waiting = BTreeSet::from_iter(new.iter().copied());
-        if standing.pending > 0 && !handed.is_empty() {
-            let pending = groups::pending_among(source, &name.key, &settings.group, handed).await;
-            waiting.extend(pending.map_err(Trouble::Source)?);
-        }
-        Ok(waiting)
     }
 
     /// What has come to the target since its pages were read.
@@ -258,10 +253,6 @@ impl<'a> Court<'a> {
 
 type Fields = Vec<(Bytes, Bytes)>;
 
-fn trimmed_at_source(here: Option<StreamFacts>, id: EntryId) -> bool {
-    here.is_some_and(|here| id < here.first.unwrap_or(here.newest) || (here.length == 0 && id <= here.newest))
-}
-
 /// A part of the rule by which the bridge takes an entry for delivered (the other is [`Court::is_copy`]): it is older than all that is left, and what is missing was
 /// not deleted by name. Before Redis 7.0 nobody counts what was added: there the cap must have been reached.
 fn trimmed_at_target(there: Option<StreamFacts>, id: EntryId, maxlen: u64) -> bool {
@@ -275,37 +266,6 @@ fn trimmed_at_target(there: Option<StreamFacts>, id: EntryId, maxlen: u64) -> bo
     }
 }
 
-/// The IDs of the entries that stand in the group's dead letters: 16 bytes for each in memory.
-struct Letters {
-    key: Bytes,
-    after: EntryId,
-    size: PageSize,
-    ids: HashSet<EntryId>,
-}
-
-impl Letters {
-    fn of(key: Bytes) -> Self {
-        let size = PageSize::new(LETTER_BYTES, LARGEST_PAGE);
-        Self { key, after: EntryId::default(), size, ids: HashSet::new() }
-    }
-
-    /// Reads what was written since the last time.
-    async fn read_on(&mut self, pair: &Pair<'_>) -> Result<(), Trouble> {
-        loop {
-            pair.limiter.take().await;
-            let count = self.size.count();
-            let page = entries::page(&pair.source, &self.key, self.after, EntryId::MAX, count).await;
-            let page = page.map_err(Trouble::Source)?;
-            self.size.learn(&page);
-            let Some(last) = page.last() else { return Ok(()) };
-            self.after = last.id;
-            let own = |found: &Found| found.group() == pair.settings.group;
-            self.ids
-                .extend(page.into_iter().filter_map(Found::parse).filter(own).map(|found| found.entry.id));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -316,18 +276,6 @@ mod tests {
 
     fn facts(length: u64, first: Option<u64>, newest: u64) -> StreamFacts {
         StreamFacts { length, first: first.map(id), newest: id(newest), added: None, deleted: None }
-    }
-
-    #[test]
-    fn trimmed_at_the_source_is_what_is_older_than_all_it_holds() {
-        let check =
-            |here, at, expected| assert_eq!(trimmed_at_source(here, id(at)), expected, "{here:?} {at}");
-        check(Some(facts(3, Some(5), 9)), 4, true);
-        check(Some(facts(3, Some(5), 9)), 6, false);
-        check(Some(facts(3, Some(5), 9)), 10, false);
-        check(Some(facts(0, None, 9)), 9, true);
-        check(Some(facts(0, None, 9)), 10, false);
-        check(None, 4, false);
     }
 
     #[test]

@@ -2,12 +2,8 @@
 //! One attempt at each server, one stream after the other, and the same memory whatever the streams hold.
 
 mod compare;
-mod pages;
 mod repair;
-mod report;
-mod tally;
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::io::Write;
 
@@ -15,15 +11,14 @@ use fred::clients::Client;
 use fred::interfaces::ServerInterface as _;
 use sync_core::bridge::Unreachable;
 use sync_core::commands::source::Source;
+use sync_core::commands::verify::{Lines, Total, counted, named};
 use sync_core::commands::{CommandError, Ended};
 use sync_core::record::StreamName;
 use sync_core::redis::Fault;
 use sync_core::redis::connection::{Connection, Connector};
 use sync_core::settings::Loaded;
 
-use self::compare::{Pair, Trouble, compare};
-use self::report::Lines;
-use self::tally::{Tally, counted};
+use self::compare::{Compared, Pair, Trouble, compare};
 use crate::naming::{Naming, Place};
 use crate::settings::{Settings, TargetSettings};
 
@@ -64,13 +59,17 @@ pub(crate) async fn run(
     } else {
         named.clone()
     };
-    let mut total = Total::default();
+    let (mut total, mut copied, mut beyond_repair) = (Total::default(), 0, false);
     for name in &selected {
         let spelled = source.spell(name);
-        let mut lines = Lines::new(out, &spelled, arguments.all, arguments.repair);
+        let mut lines = Lines::new(out, &spelled, arguments.all);
         let place = naming.place(name);
         match one(&mut source, &mut target, name, &place, arguments.repair, &mut lines).await {
-            Ok(one) => total.take(one, arguments, &mut lines)?,
+            Ok(One { compared, copied: now }) => {
+                total.take(&compared.tally, &mut lines)?;
+                copied += now;
+                beyond_repair |= compared.beyond_repair;
+            }
             Err(Trouble::Output(error)) => return Err(error.into()),
             Err(Trouble::Source(fault @ Fault::Lost(_))) => {
                 return Err(CommandError::Redis { doing: format!("comparing {spelled}"), fault });
@@ -93,23 +92,24 @@ pub(crate) async fn run(
                 total.fail(&mut lines, &format!("{}: {fault}", target.spell(&place)))?
             }
         }
-        total.beyond_repair |= lines.beyond_repair;
     }
-    total.write(out)
-}
-
-/// The streams named on the command line.
-fn named(spelled: &[String], default_db: u16) -> Result<BTreeSet<StreamName>, CommandError> {
-    let parse = |spelled: &String| {
-        StreamName::parse(spelled, default_db)
-            .map_err(|error| CommandError::Usage(format!("{spelled}: {error}")))
+    if beyond_repair {
+        writeln!(
+            out,
+            "Redis adds no entry below a stream's newest ID. Delete such a stream at the target, and verify --repair \
+             copies all that the source holds of it."
+        )?;
+    }
+    let note = match copied {
+        0 => String::new(),
+        copied => format!("; {} copied", counted(copied, "entry", "entries")),
     };
-    spelled.iter().map(parse).collect()
+    total.write(&note, out)
 }
 
 /// One stream, compared.
 struct One {
-    tally: Tally,
+    compared: Compared,
     copied: u64,
 }
 
@@ -149,74 +149,7 @@ async fn work(pair: &Pair<'_>, repair: bool, lines: &mut Lines<'_>) -> Result<On
             lines.remark(&format!("not all could be copied: {reason}")).map_err(Trouble::Output)?;
         }
     }
-    Ok(One { tally: compare(pair, lines).await?, copied })
-}
-
-/// Of all streams.
-#[derive(Default)]
-struct Total {
-    streams: u64,
-    different: u64,
-    tally: Tally,
-    copied: u64,
-    beyond_repair: bool,
-}
-
-impl Total {
-    fn take(&mut self, one: One, arguments: &VerifyArguments, lines: &mut Lines<'_>) -> std::io::Result<()> {
-        let One { tally, copied } = one;
-        self.streams += 1;
-        self.tally.add(&tally);
-        self.copied += copied;
-        let (same, notes) = (tally.same(), tally.notes());
-        if tally.differs() {
-            self.different += 1;
-            lines.conclude(&format!("different: {}; {same} the same{notes}", tally.differences()))?;
-        } else if arguments.all {
-            lines.conclude(&format!("same: {same}{notes}"))?;
-        }
-        Ok(())
-    }
-
-    fn fail(&mut self, lines: &mut Lines<'_>, words: &str) -> std::io::Result<()> {
-        self.streams += 1;
-        self.different += 1;
-        lines.conclude(&format!("cannot be compared: {words}"))
-    }
-
-    fn write(&self, out: &mut impl Write) -> Result<Ended, CommandError> {
-        if self.streams == 0 {
-            writeln!(out, "nothing to compare: the settings select no stream that is there")?;
-            return Ok(Ended::Badly);
-        }
-        if self.beyond_repair {
-            writeln!(
-                out,
-                "Redis adds no entry below a stream's newest ID. Delete such a stream at the target, and verify --repair \
-                 copies all that the source holds of it."
-            )?;
-        }
-        let streams = counted(self.streams, "stream", "streams");
-        let (same, notes) = (self.tally.same(), self.tally.notes());
-        let copied = match self.copied {
-            0 => String::new(),
-            copied => format!("; {} copied", counted(copied, "entry", "entries")),
-        };
-        if self.different == 0 {
-            writeln!(out, "same: {streams}, {same}{notes}{copied}")?;
-            return Ok(Ended::Well);
-        }
-        let differences = match self.tally.differences() {
-            none if none.is_empty() => none,
-            differences => format!(": {differences}"),
-        };
-        writeln!(
-            out,
-            "different: {} of {streams}{differences}; {same} the same{notes}{copied}",
-            self.different
-        )?;
-        Ok(Ended::Badly)
-    }
+    Ok(One { compared: compare(pair, repair, lines).await?, copied })
 }
 
 /// The target: one connection, made once.

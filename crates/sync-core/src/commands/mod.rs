@@ -2,6 +2,8 @@
 //! them names a destination. They write to whatever they are given, make one attempt at each server, and never
 //! sleep or retry: a person is there to try again.
 //!
+//! [`verify`] is not a command but what a bridge makes one of, which knows how to read its destination.
+//!
 //! [`check`] changes nothing anywhere. [`dead_letters`] takes away letters of its own consumer group and touches
 //! nothing else.
 
@@ -12,6 +14,7 @@ mod replay;
 mod show;
 pub mod source;
 mod table;
+pub mod verify;
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::process::ExitCode;

@@ -1,29 +1,32 @@
-//! One side of a stream, read ahead in bounded pages while earlier ones are compared.
+//! A stream of Redis, read ahead in bounded pages while earlier ones are compared.
 
 use std::vec::IntoIter;
 
 use bytes::Bytes;
 use fred::clients::Client;
-use sync_core::rate_limit::RateLimiter;
-use sync_core::record::{Entry, EntryId};
-use sync_core::redis::Fault;
-use sync_core::redis::entries::{self, PageSize};
 use tokio::sync::mpsc;
+
+use crate::rate_limit::RateLimiter;
+use crate::record::{Entry, EntryId};
+use crate::redis::Fault;
+use crate::redis::entries::{self, PageSize};
 
 /// What a page should occupy in memory. Three are there at once: compared, waiting, and being read.
 const PAGE_BYTES: usize = 1 << 20;
 /// The most entries of a page; more at once are not faster, and a sudden change of size costs less.
 pub(super) const LARGEST_PAGE: u64 = 500;
 
-/// The entries of a stream between two IDs, in order.
-pub(super) struct Pages {
+/// The entries of a stream between two IDs, in order. About 3 MB in memory, or three entries where one is larger.
+#[derive(Debug)]
+pub struct Pages {
     page: IntoIter<Entry>,
     next: mpsc::Receiver<Result<Vec<Entry>, Fault>>,
 }
 
 impl Pages {
-    /// What stands after `after` up to `until`. Each page waits for the rate limit, where there is one.
-    pub(super) fn read(
+    /// What stands after `after` up to `until`. The client has the stream's database selected. Each page waits for the
+    /// rate limit, where there is one.
+    pub fn read(
         client: Client,
         key: Bytes,
         after: EntryId,
@@ -57,7 +60,7 @@ impl Pages {
     }
 
     /// The next entry, which stays.
-    pub(super) async fn peek(&mut self) -> Result<Option<&Entry>, Fault> {
+    pub async fn peek(&mut self) -> Result<Option<&Entry>, Fault> {
         if self.page.as_slice().is_empty() {
             self.page = self.next_page().await?.unwrap_or_default().into_iter();
         }
@@ -65,12 +68,12 @@ impl Pages {
     }
 
     /// The entry that was peeked at.
-    pub(super) fn take(&mut self) -> Option<Entry> {
+    pub fn take(&mut self) -> Option<Entry> {
         self.page.next()
     }
 
     /// A page at once; never an empty one.
-    pub(super) async fn next_page(&mut self) -> Result<Option<Vec<Entry>>, Fault> {
+    pub async fn next_page(&mut self) -> Result<Option<Vec<Entry>>, Fault> {
         self.next.recv().await.transpose()
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 /// What comparing says of one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// On both sides, byte for byte.
     Same,
     /// Not at the target, and nothing says why.
@@ -43,7 +43,8 @@ const ALL: [Verdict; 10] = [
 ];
 
 impl Verdict {
-    pub(super) fn words(self) -> &'static str {
+    /// As it stands in the output.
+    pub fn words(self) -> &'static str {
         match self {
             Same => "the same",
             Missing => "missing at the target",
@@ -65,34 +66,38 @@ impl Verdict {
 
 /// How many entries there are of each verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally([u64; ALL.len()]);
+pub struct Tally([u64; ALL.len()]);
 
 impl Tally {
-    pub(super) fn count(&mut self, verdict: Verdict) {
+    /// One more.
+    pub fn count(&mut self, verdict: Verdict) {
         self.0[verdict as usize] += 1;
     }
 
-    pub(super) fn of(&self, verdict: Verdict) -> u64 {
+    /// How many there are.
+    pub fn of(&self, verdict: Verdict) -> u64 {
         self.0[verdict as usize]
     }
 
-    pub(super) fn add(&mut self, other: &Self) {
+    /// Adds what was counted elsewhere.
+    pub fn add(&mut self, other: &Self) {
         for (sum, number) in self.0.iter_mut().zip(other.0) {
             *sum += number;
         }
     }
 
-    pub(super) fn differs(&self) -> bool {
+    /// Whether anything was counted that is not as it should be.
+    pub fn differs(&self) -> bool {
         ALL.into_iter().any(|verdict| verdict.is_difference() && self.of(verdict) > 0)
     }
 
     /// `3 missing at the target, 1 not yet replicated`; empty when there is no difference.
-    pub(super) fn differences(&self) -> String {
+    pub fn differences(&self) -> String {
         self.list(Verdict::is_difference)
     }
 
     /// ` (3 trimmed at the source, 1 filtered out)`, or nothing.
-    pub(super) fn notes(&self) -> String {
+    pub fn notes(&self) -> String {
         match self.list(|verdict| !verdict.is_difference() && verdict != Same) {
             notes if notes.is_empty() => notes,
             notes => format!(" ({notes})"),
@@ -100,7 +105,7 @@ impl Tally {
     }
 
     /// `1,000 entries`: those that are the same.
-    pub(super) fn same(&self) -> String {
+    pub fn same(&self) -> String {
         counted(self.of(Same), "entry", "entries")
     }
 
@@ -115,7 +120,7 @@ impl Tally {
 }
 
 /// `1 stream`, `1,000 streams`.
-pub(super) fn counted(number: u64, one: &str, many: &str) -> String {
+pub fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", grouped(number), if number == 1 { one } else { many })
 }
 
