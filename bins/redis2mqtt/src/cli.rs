@@ -3,6 +3,7 @@
 use clap::{CommandFactory as _, Parser, Subcommand};
 use sync_core::commands::check::CheckArguments;
 use sync_core::commands::dead_letters::DeadLettersCommand;
+use sync_core::commands::monitor::MonitorArguments;
 use sync_core::program::SettingsArguments;
 
 use crate::settings;
@@ -24,6 +25,8 @@ pub(crate) enum Command {
     Run,
     /// Print the settings in force and where each comes from; --connect: and what the bridge would do.
     Check(CheckArguments),
+    /// Watch the streams until Ctrl-C: lag, pending entries, groups, and what to look after. Changes nothing.
+    Monitor(MonitorArguments),
     /// See, deliver again and remove what was refused.
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),

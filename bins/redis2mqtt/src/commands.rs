@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 
 use sync_core::commands::check::{self, CheckArguments};
 use sync_core::commands::dead_letters::{self, DeadLettersCommand};
+use sync_core::commands::monitor::{self, MonitorArguments};
 use sync_core::commands::{CommandError, Ended};
 use sync_core::payload::Encoder;
 use sync_core::redis::connection::Connector;
@@ -27,6 +28,17 @@ pub(crate) async fn check(
     writeln!(out)?;
     let Settings { redis, streams, .. } = loaded.settings;
     check::connect(redis, streams, &sink, arguments.all, &mut out).await
+}
+
+pub(crate) async fn monitor(
+    loaded: Loaded<Settings>,
+    arguments: &MonitorArguments,
+) -> Result<Ended, CommandError> {
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let Settings { general, redis, streams, .. } = loaded.settings;
+    monitor::run(redis, streams, general.monitor_interval, arguments, &mut io::stdout().lock()).await
 }
 
 pub(crate) async fn dead_letters(

@@ -29,6 +29,9 @@ fn main() -> ExitCode {
         Command::Check(arguments) => {
             operate(PROGRAM, &inputs, async |loaded| commands::check(loaded, &arguments).await)
         }
+        Command::Monitor(arguments) => {
+            operate(PROGRAM, &inputs, async |loaded| commands::monitor(loaded, &arguments).await)
+        }
         Command::DeadLetters(command) => {
             operate(PROGRAM, &inputs, async |loaded| commands::dead_letters(loaded, command).await)
         }

@@ -3,6 +3,7 @@
 use clap::{CommandFactory as _, Parser, Subcommand};
 use sync_core::commands::check::CheckArguments;
 use sync_core::commands::dead_letters::DeadLettersCommand;
+use sync_core::commands::monitor::MonitorArguments;
 use sync_core::program::SettingsArguments;
 
 use crate::settings;
@@ -27,6 +28,8 @@ pub(crate) enum Command {
     Check(CheckArguments),
     /// Compare the target with the source, entry by entry; --repair: and copy what can be copied.
     Verify(VerifyArguments),
+    /// Watch the streams until Ctrl-C: lag, pending entries, groups, and what to look after. Changes nothing.
+    Monitor(MonitorArguments),
     /// See, deliver again and remove what was refused.
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),

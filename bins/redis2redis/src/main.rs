@@ -37,6 +37,9 @@ fn main() -> ExitCode {
         Command::Verify(arguments) => operate(PROGRAM, &inputs, async |loaded| {
             verify::run(loaded, &arguments, &mut std::io::stdout().lock()).await
         }),
+        Command::Monitor(arguments) => {
+            operate(PROGRAM, &inputs, async |loaded| commands::monitor(loaded, &arguments).await)
+        }
         Command::DeadLetters(command) => {
             operate(PROGRAM, &inputs, async |loaded| commands::dead_letters(loaded, command).await)
         }

@@ -17,6 +17,7 @@ mod failover;
 mod failover_loss;
 mod failures;
 mod harness;
+mod monitor;
 mod replicas;
 mod start;
 mod verify;

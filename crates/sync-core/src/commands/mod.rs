@@ -1,14 +1,15 @@
-//! What an operator asks of a bridge besides running it: `check` and `dead-letters`. Every bridge has them; none of
-//! them names a destination. They write to whatever they are given, make one attempt at each server, and never
-//! sleep or retry: a person is there to try again.
+//! What an operator asks of a bridge besides running it: `check`, `monitor` and `dead-letters`. Every bridge has them;
+//! none of them names a destination. They write to whatever they are given, make one attempt at each server, and never
+//! sleep or retry: a person is there to try again. Only [`monitor`] goes on until it is told to end.
 //!
 //! [`verify`] is not a command but what a bridge makes one of, which knows how to read its destination.
 //!
-//! [`check`] changes nothing anywhere. [`dead_letters`] takes away letters of its own consumer group and touches
+//! [`check`] and [`monitor`] change nothing anywhere. [`dead_letters`] takes away letters of its own consumer group and touches
 //! nothing else.
 
 pub mod check;
 pub mod dead_letters;
+pub mod monitor;
 mod permissions;
 mod replay;
 mod show;

@@ -102,16 +102,21 @@ impl Source {
             return Ok(streams);
         }
         for db in self.databases().await?.0 {
-            let search = self.settings.discovery.clone().filter(|discovery| discovery.dbs.contains(&db));
-            let mut keys = self.named_in(db);
-            if let Some(search) = search {
-                let (suffix, limiter) = (self.settings.dead_letter_suffix.clone(), self.limiter.clone());
-                keys.retain(|key| !search.excludes(key));
-                let scan = async |client| discovery::scan(&client, &search, &suffix, &limiter).await;
-                keys.extend(self.in_database(db, scan).await?);
-            }
-            streams.extend(keys.into_iter().map(|key| StreamName::new(db, key)));
+            streams.extend(self.streams_in(db).await?);
         }
         Ok(streams)
+    }
+
+    /// Those of one database, whether or not anything is read.
+    pub(super) async fn streams_in(&mut self, db: u16) -> Result<BTreeSet<StreamName>, Fault> {
+        let search = self.settings.discovery.clone().filter(|discovery| discovery.dbs.contains(&db));
+        let mut keys = self.named_in(db);
+        if let Some(search) = search {
+            let (suffix, limiter) = (self.settings.dead_letter_suffix.clone(), self.limiter.clone());
+            keys.retain(|key| !search.excludes(key));
+            let scan = async |client| discovery::scan(&client, &search, &suffix, &limiter).await;
+            keys.extend(self.in_database(db, scan).await?);
+        }
+        Ok(keys.into_iter().map(|key| StreamName::new(db, key)).collect())
     }
 }

@@ -24,21 +24,23 @@ impl Table {
     }
 
     pub(super) fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        self.lines().iter().try_for_each(|line| writeln!(out, "{line}"))
+    }
+
+    /// The heading and each row.
+    pub(super) fn lines(&self) -> Vec<String> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or_default();
         let width = |column: usize| {
             let widths = self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
             widths.filter(|width| *width <= WIDEST).max().unwrap_or_default()
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
-        for row in &self.rows {
-            let cells: Vec<String> = row
-                .iter()
-                .zip(&widths)
-                .map(|(cell, width)| format!("{cell:<width$}", width = *width))
-                .collect();
-            writeln!(out, "{}{}", self.indent, cells.join("  ").trim_end())?;
-        }
-        Ok(())
+        let line = |row: &Vec<String>| {
+            let cells = row.iter().zip(&widths);
+            let cells: Vec<String> = cells.map(|(cell, width)| format!("{cell:<0$}", *width)).collect();
+            format!("{}{}", self.indent, cells.join("  ").trim_end())
+        };
+        self.rows.iter().map(line).collect()
     }
 }
 

@@ -16,12 +16,15 @@ use fred::clients::Client;
 use tokio::time::{Instant, sleep};
 
 mod account;
-mod ask;
+pub(crate) mod ask;
+mod lag;
 mod progress;
 
+pub(crate) use self::account::{Snapshot, age_ms};
+pub(crate) use self::lag::{Lag, Onlooker, lost_ahead};
 pub use self::progress::Progress;
 
-use self::account::{Account, age_ms};
+use self::account::Account;
 use self::ask::{Answer, Consumer};
 use super::{Fault, groups};
 use crate::bridge::Stream;
@@ -41,7 +44,7 @@ const CHUNK_BYTES: usize = 4 << 20;
 /// What an answer weighs beside its two entries.
 const MIN_WEIGHT: usize = 2 << 10;
 /// What the answer about a stream that was never asked about is taken to weigh.
-const UNSEEN: usize = CHUNK_BYTES / CHUNK;
+pub(crate) const UNSEEN: usize = CHUNK_BYTES / CHUNK;
 /// A consumer of ours with nothing pending that was idle for so long belongs to a process that ended.
 const ABANDONED: Duration = Duration::from_secs(60);
 
@@ -197,27 +200,11 @@ impl Statistics {
     /// What is read now, by database, in pieces for one pipeline each.
     fn chunks(&self) -> Vec<(Client, Vec<StreamName>)> {
         let known = self.known();
-        let mut by_db: BTreeMap<u16, Vec<(&StreamName, &Known)>> = BTreeMap::new();
-        for (name, stream) in known.iter().filter(|(_, known)| known.stream.is_some()) {
-            by_db.entry(name.db).or_default().push((name, stream));
-        }
-        let mut chunks: Vec<(Client, Vec<StreamName>)> = Vec::new();
-        for (_, mut streams) in by_db {
-            streams.sort_unstable_by_key(|(name, _)| *name);
-            let mut room = 0;
-            for (name, stream) in streams {
-                let full = chunks.last().is_none_or(|(_, chunk)| chunk.len() == CHUNK);
-                if full || room < stream.weight || chunks.last().is_some_and(|(_, c)| c[0].db != name.db) {
-                    chunks.push((stream.client.clone(), Vec::new()));
-                    room = CHUNK_BYTES;
-                }
-                room = room.saturating_sub(stream.weight);
-                if let Some((_, chunk)) = chunks.last_mut() {
-                    chunk.push(name.clone());
-                }
-            }
-        }
-        chunks
+        let read = known.iter().filter(|(_, known)| known.stream.is_some());
+        let streams: BTreeMap<&StreamName, usize> = read.map(|(name, known)| (name, known.weight)).collect();
+        let client = |chunk: &Vec<StreamName>| known.get(chunk.first()?).map(|known| known.client.clone());
+        let chunks = chunks(streams.into_iter()).into_iter();
+        chunks.filter_map(|chunk| Some((client(&chunk)?, chunk))).collect()
     }
 
     async fn look(&self, client: &Client, names: &[StreamName], found: &mut Found) -> Result<(), Fault> {
@@ -261,7 +248,10 @@ impl Statistics {
             };
             found.streams += 1;
             stream.metrics.pending.store(answer.pending, Relaxed);
-            stream.metrics.oldest_pending_ms.store(age_ms(oldest, unix_ms()), Relaxed);
+            stream
+                .metrics
+                .oldest_pending_ms
+                .store(age_ms(oldest.map(|oldest| oldest.id), unix_ms()), Relaxed);
             if let Some(growth) = growth {
                 found.lost += growth.count;
                 tracing::warn!(
@@ -363,6 +353,26 @@ impl Statistics {
     }
 }
 
+/// Streams with what the answer about each is expected to weigh, in order of their names: in pieces for one pipeline
+/// each, in one database.
+pub(crate) fn chunks<'a>(streams: impl Iterator<Item = (&'a StreamName, usize)>) -> Vec<Vec<StreamName>> {
+    let mut chunks: Vec<Vec<StreamName>> = Vec::new();
+    let mut room = 0;
+    for (name, weight) in streams {
+        match chunks.last_mut() {
+            Some(chunk) if chunk.len() < CHUNK && room >= weight && chunk[0].db == name.db => {
+                chunk.push(name.clone());
+            }
+            _ => {
+                chunks.push(vec![name.clone()]);
+                room = CHUNK_BYTES;
+            }
+        }
+        room = room.saturating_sub(weight);
+    }
+    chunks
+}
+
 impl Inner {
     fn is_abandoned(&self, consumer: &Consumer) -> bool {
         consumer.pending == 0
@@ -378,7 +388,7 @@ impl Known {
     }
 }
 
-fn unix_ms() -> u64 {
+pub(crate) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -23,6 +23,8 @@ pub struct GeneralSettings {
     pub shutdown_timeout: Duration,
     /// With more streams than this, metrics give totals and the worst streams only.
     pub metrics_per_stream: usize,
+    /// Between two looks of `monitor`.
+    pub monitor_interval: Duration,
 }
 
 /// The log.
@@ -53,6 +55,7 @@ impl GeneralSettings {
             admin_addr: reader.value(&ADMIN_ADDR, rules::listen_address),
             shutdown_timeout: reader.value(&SHUTDOWN_TIMEOUT, rules::seconds(0.0..=3600.0)),
             metrics_per_stream: reader.value(&METRICS_PER_STREAM, rules::integer(0..=1_000_000)),
+            monitor_interval: reader.value(&MONITOR_INTERVAL, rules::seconds(0.1..=86400.0)),
         }
     }
 }

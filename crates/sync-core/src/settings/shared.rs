@@ -120,6 +120,7 @@ settings! {
     ADMIN_ADDR = "Address and port of metrics, health checks and status page; empty or off: none."
         .default("127.0.0.1:9464").empty_counts();
     SHUTDOWN_TIMEOUT = "Seconds that a stop waits for what is in flight, 0 to 3600.".default("8");
+    MONITOR_INTERVAL = "Seconds between two looks of monitor, 0.1 to 86400.".default("5");
     METRICS_PER_STREAM = "With more streams than this, metrics give totals and the worst streams only."
         .default("1000");
 }
@@ -173,5 +174,13 @@ pub static STREAMS_GROUP: &[&Setting] = &[
 pub static TEXT_GROUP: &[&Setting] = &[&SOURCE_REDIS_ENCODING, &VALUE_FORMAT];
 
 /// The group "Everywhere".
-pub static GENERAL_GROUP: &[&Setting] =
-    &[&LOG_LEVEL, &LOG_FORMAT, &LOG_DIR, &CONFIG_FILE, &ADMIN_ADDR, &SHUTDOWN_TIMEOUT, &METRICS_PER_STREAM];
+pub static GENERAL_GROUP: &[&Setting] = &[
+    &LOG_LEVEL,
+    &LOG_FORMAT,
+    &LOG_DIR,
+    &CONFIG_FILE,
+    &ADMIN_ADDR,
+    &SHUTDOWN_TIMEOUT,
+    &METRICS_PER_STREAM,
+    &MONITOR_INTERVAL,
+];

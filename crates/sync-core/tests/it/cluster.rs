@@ -7,11 +7,13 @@ use std::time::Duration;
 use fred::prelude::*;
 use sync_core::bridge::{Fate, Stream};
 use sync_core::commands::dead_letters::{self, DeadLettersCommand};
+use sync_core::commands::monitor::{self, MonitorArguments, Output};
 use sync_core::commands::{Ended, check};
 use sync_core::rate_limit::RateLimiter;
 use sync_core::record::StreamName;
 use sync_core::redis::connection::Connector;
 use sync_core::redis::statistics::Statistics;
+use sync_core::settings::{RedisSettings, Secret};
 use test_kit::cluster::Cluster;
 use test_kit::redis::Reply;
 
@@ -327,6 +329,30 @@ async fn commands_and_statistics_reach_all_nodes() {
         assert_eq!(delivering.arrived_of(&bridge.key(&stream))[..3], [1, 2, 3]);
         assert!(bridge.letters(&stream).await.is_empty());
     }
+
+    for node in cluster.nodes() {
+        let words = "ACL SETUSER watcher on >secret ~* +select +scan +xinfo +xpending +xlen +cluster|slots +cluster|info";
+        node.ask(0, &words.split(' ').collect::<Vec<_>>());
+    }
+    let url = cluster.url().replace("redis-cluster://", "redis-cluster://watcher:secret@");
+    let watcher = RedisSettings { url: Some(Secret::new(url)), ..redis.clone() };
+    let once = MonitorArguments { once: true, ..MonitorArguments::default() };
+    let mut out = Vec::new();
+    let (every, stop) = (std::time::Duration::ZERO, std::future::pending());
+    monitor::watch(watcher, streams.clone(), every, Output::Lines, &once, stop, &mut out).await.unwrap();
+    let out = String::from_utf8(out).unwrap();
+    let last = out.lines().last().unwrap();
+    let number = |name: &str| {
+        let words = last.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        words.unwrap().trim_start_matches('~').parse::<usize>().unwrap()
+    };
+    assert_eq!(
+        ["streams", "ok", "length", "dead_letters"].map(number),
+        [STREAMS, STREAMS, 7 * STREAMS, 0],
+        "{out}"
+    );
+    // Some of what was added last but one had not been read when the bridge stopped.
+    assert!((2 * STREAMS..=4 * STREAMS).contains(&number("lag")), "{out}");
 
     let client = Connector::new(redis).unwrap().commands(0).await.unwrap();
     let statistics = Statistics::new(&streams, RateLimiter::new(0));

@@ -6,6 +6,7 @@
 mod cluster;
 mod commands;
 mod contract;
+mod monitor;
 mod ownership;
 mod proxy;
 mod script;

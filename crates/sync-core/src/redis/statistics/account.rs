@@ -30,25 +30,25 @@ use crate::record::EntryId;
 /// What Redis said of a stream and its group, the stream first: so a read between the two makes the loss smaller,
 /// and the next look finds it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Snapshot {
-    pub(super) length: u64,
+pub(crate) struct Snapshot {
+    pub(crate) length: u64,
     /// `None` before Redis 7.0.
-    pub(super) added: Option<u64>,
+    pub(crate) added: Option<u64>,
     /// IDs of the first and last entry that are there.
-    pub(super) first: Option<EntryId>,
-    pub(super) last: Option<EntryId>,
-    pub(super) generated: EntryId,
+    pub(crate) first: Option<EntryId>,
+    pub(crate) last: Option<EntryId>,
+    pub(crate) generated: EntryId,
     /// The highest ID that XDEL removed; trimming leaves it alone.
-    pub(super) max_deleted: EntryId,
+    pub(crate) max_deleted: EntryId,
     /// The group's last delivered ID.
-    pub(super) delivered: EntryId,
+    pub(crate) delivered: EntryId,
     /// The group's own counter, where Redis can tell.
-    pub(super) entries_read: Option<u64>,
+    pub(crate) entries_read: Option<u64>,
 }
 
 impl Snapshot {
     /// Entries that the group was not handed yet, where that can be told.
-    fn undelivered(&self) -> Option<u64> {
+    pub(crate) fn undelivered(&self) -> Option<u64> {
         match (self.first, self.last) {
             (Some(first), _) if self.delivered < first => Some(self.length),
             (Some(_), Some(last)) if self.delivered < last => None,
@@ -57,7 +57,7 @@ impl Snapshot {
     }
 
     /// The group was set back (or made anew) since then.
-    pub(super) fn set_back_since(&self, before: &Self) -> bool {
+    pub(crate) fn set_back_since(&self, before: &Self) -> bool {
         self.delivered < before.delivered
     }
 }
@@ -191,7 +191,7 @@ impl Account {
 }
 
 /// Age of an entry by its ID; 0 when the ID is no time that could be true.
-pub(super) fn age_ms(id: Option<EntryId>, now_ms: u64) -> u64 {
+pub(crate) fn age_ms(id: Option<EntryId>, now_ms: u64) -> u64 {
     /// September 2001: long before there were streams. Below it IDs are numbers of the writer's own.
     const EARLIEST: u64 = 1_000_000_000_000;
     id.filter(|id| id.ms >= EARLIEST).map_or(0, |id| now_ms.saturating_sub(id.ms))

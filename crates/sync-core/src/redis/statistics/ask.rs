@@ -1,4 +1,4 @@
-//! The questions of a sweep, pipelined, and their answers as plain numbers.
+//! The questions of a sweep, pipelined, and their answers as plain numbers. `monitor` asks them too.
 
 use std::time::Duration;
 
@@ -22,23 +22,76 @@ pub(super) struct Answer {
     pub(super) weight: usize,
 }
 
-/// A consumer of the group.
+/// What Redis says of a stream.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Consumer {
-    pub(super) name: Bytes,
-    pub(super) pending: u64,
-    pub(super) idle: Duration,
+pub(crate) struct Survey {
+    pub(crate) length: u64,
+    pub(crate) first: Option<EntryId>,
+    pub(crate) last: Option<EntryId>,
+    /// All of them, in Redis' order.
+    pub(crate) groups: Vec<GroupSurvey>,
+    /// See [`Answer::weight`].
+    pub(crate) weight: usize,
 }
 
-/// The lowest pending ID, and the group's consumers: each only where asked for.
-pub(super) type Details = (Option<EntryId>, Vec<Consumer>);
+/// What it says of a group, and of the stream with it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct GroupSurvey {
+    pub(crate) name: Bytes,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) pending: u64,
+    pub(crate) consumers: u64,
+}
 
-/// XINFO STREAM and XINFO GROUPS of each. `None` where there is no such stream or group.
+/// A consumer of the group.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Consumer {
+    pub(crate) name: Bytes,
+    pub(crate) pending: u64,
+    pub(crate) idle: Duration,
+}
+
+/// The pending entry with the lowest ID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Oldest {
+    pub(crate) id: EntryId,
+    /// Since somebody was last handed it.
+    pub(crate) handed: Duration,
+    /// How often that was.
+    pub(crate) times: u64,
+}
+
+/// The oldest pending entry, and the group's consumers: each only where asked for.
+pub(crate) type Details = (Option<Oldest>, Vec<Consumer>);
+
+/// [`surveys`], of this group alone. `None` where there is no such stream or group.
 pub(super) async fn streams(
     client: &Client,
     group: &str,
     names: &[StreamName],
 ) -> Result<Vec<Result<Option<Answer>, Fault>>, Fault> {
+    let answers = surveys(client, names).await?.into_iter().map(|survey| match survey {
+        Ok(Survey { groups, weight, .. }) => {
+            let ours = groups.into_iter().find(|it| it.name == group.as_bytes());
+            Ok(ours.map(|GroupSurvey { snapshot, pending, consumers, .. }| Answer {
+                snapshot,
+                pending,
+                consumers,
+                weight,
+            }))
+        }
+        Err(fault @ Fault::Denied(_)) => Err(fault),
+        // No such key, or another type.
+        Err(_) => Ok(None),
+    });
+    Ok(answers.collect())
+}
+
+/// XINFO STREAM and XINFO GROUPS of each.
+pub(crate) async fn surveys(
+    client: &Client,
+    names: &[StreamName],
+) -> Result<Vec<Result<Survey, Fault>>, Fault> {
     let pipeline = client.pipeline();
     for name in names {
         // The stream first: see `Snapshot`.
@@ -50,17 +103,15 @@ pub(super) async fn streams(
     let mut answers = Vec::with_capacity(names.len());
     while let (Some(stream), Some(groups)) = (replies.next(), replies.next()) {
         answers.push(match (stream, groups) {
-            (Ok(stream), Ok(groups)) => Ok(answer(stream, groups, group)),
-            (Err(Fault::Denied(reason)), _) | (_, Err(Fault::Denied(reason))) => Err(Fault::Denied(reason)),
-            // No such key, or another type.
-            _ => Ok(None),
+            (Ok(stream), Ok(groups)) => survey(stream, groups),
+            (_, Err(fault @ Fault::Denied(_))) | (Err(fault), _) | (_, Err(fault)) => Err(fault),
         });
     }
     Ok(answers)
 }
 
 /// XPENDING and XINFO CONSUMERS of each, as asked for.
-pub(super) async fn details(
+pub(crate) async fn details(
     client: &Client,
     group: &str,
     wanted: &[(&StreamName, bool, bool)],
@@ -69,7 +120,8 @@ pub(super) async fn details(
     let mut questions = 0;
     for (name, pending, consumers) in wanted {
         if *pending {
-            let _: () = pipeline.xpending(key(&name.key), group, ()).await?;
+            let first = (0u64, "-", "+", 1u64);
+            let _: () = pipeline.xpending(key(&name.key), group, first).await?;
         }
         if *consumers {
             let _: () = pipeline.xinfo_consumers(key(&name.key), group).await?;
@@ -105,27 +157,34 @@ fn all(replies: Vec<Result<Value, Error>>, expected: usize) -> Result<Vec<Result
     }
 }
 
-fn answer(stream: Value, groups: Value, group: &str) -> Option<Answer> {
+fn survey(stream: Value, groups: Value) -> Result<Survey, Fault> {
+    let malformed = || Fault::Other("XINFO's answer lacks a part".into());
     let mut fields = Fields::of(stream);
     let (first, first_weight) = entry(fields.take("first-entry"));
     let (last, last_weight) = entry(fields.take("last-entry"));
-    let Value::Array(groups) = groups else { return None };
-    let mut ours = groups
-        .into_iter()
-        .map(Fields::of)
-        .find(|fields| fields.get("name").and_then(Value::as_bytes) == Some(group.as_bytes()))?;
-    let snapshot = Snapshot {
-        length: fields.number("length")?,
+    let length = fields.number("length").ok_or_else(malformed)?;
+    let of_stream = Snapshot {
+        length,
         added: fields.number("entries-added"),
         first,
         last,
-        generated: fields.id("last-generated-id")?,
+        generated: fields.id("last-generated-id").ok_or_else(malformed)?,
         max_deleted: fields.id("max-deleted-entry-id").unwrap_or_default(),
-        delivered: ours.id("last-delivered-id")?,
-        entries_read: ours.number("entries-read"),
+        ..Snapshot::default()
     };
-    let weight = super::MIN_WEIGHT + first_weight + last_weight;
-    Some(Answer { snapshot, pending: ours.number("pending")?, consumers: ours.number("consumers")?, weight })
+    let Value::Array(groups) = groups else { return Err(malformed()) };
+    let group = |group| {
+        let mut group = Fields::of(group);
+        let (delivered, entries_read) = (group.id("last-delivered-id")?, group.number("entries-read"));
+        Some(GroupSurvey {
+            snapshot: Snapshot { delivered, entries_read, ..of_stream },
+            pending: group.number("pending")?,
+            consumers: group.number("consumers")?,
+            name: group.take("name").and_then(reply::bytes)?,
+        })
+    };
+    let groups = groups.into_iter().filter_map(group).collect();
+    Ok(Survey { length, first, last, groups, weight: super::MIN_WEIGHT + first_weight + last_weight })
 }
 
 /// An entry's ID, and what it weighs.
@@ -141,12 +200,14 @@ fn entry(value: Option<Value>) -> (Option<EntryId>, usize) {
     (id, weight)
 }
 
-/// XPENDING's summary: count, lowest ID, highest ID, consumers.
-fn oldest(summary: Value) -> Option<EntryId> {
-    match summary {
-        Value::Array(parts) => parts.into_iter().nth(1).and_then(|id| reply::entry_id(id).ok()),
-        _ => None,
-    }
+/// The only element of XPENDING's list: ID, consumer, milliseconds, how often.
+fn oldest(listed: Value) -> Option<Oldest> {
+    let Value::Array(mut listed) = listed else { return None };
+    let Some(Value::Array(parts)) = listed.pop() else { return None };
+    let mut parts = parts.into_iter();
+    let id = reply::entry_id(parts.next()?).ok()?;
+    let (handed, times) = (parts.nth(1)?.as_u64()?, parts.next()?.as_u64()?);
+    Some(Oldest { id, handed: Duration::from_millis(handed), times })
 }
 
 fn list_consumers(consumers: Value) -> Vec<Consumer> {
