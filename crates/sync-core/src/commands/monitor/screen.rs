@@ -46,14 +46,14 @@ pub(super) fn draw(
     every: Duration,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let mut first = format!("every {} s, end with Ctrl-C", every.as_secs_f64());
-    if let Some((since, error)) = away {
-        first = format!("{error}; tried again since {}", time_text(&since));
-    }
+    let second = match away {
+        None => whose(look, &format!("every {} s, end with Ctrl-C", every.as_secs_f64())),
+        Some((since, error)) => format!("NO ANSWER since {}, trying again: {error}", time_text(&since)),
+    };
     let size = Size::of_terminal();
     let mut text = String::from(HOME);
     // The last line stays empty: writing to its end would move all others up.
-    for line in frame(look, &first, size.columns, Some(size.lines.saturating_sub(1))) {
+    for line in frame(look, &second, size.columns, Some(size.lines.saturating_sub(1))) {
         text.push_str(&cut(&line, size.columns));
         text.push_str(CLEAR_LINE);
         text.push('\n');
@@ -67,14 +67,19 @@ pub(super) fn draw(
 pub(super) fn print(look: &Look, all: bool, out: &mut impl Write) -> io::Result<()> {
     let size = Size::of_terminal();
     let lines = (!all).then(|| size.lines.saturating_sub(1));
-    for line in frame(look, &time_text(&look.time), size.columns, lines) {
+    for line in frame(look, &whose(look, &time_text(&look.time)), size.columns, lines) {
         writeln!(out, "{}", if all { line } else { cut(&line, size.columns) })?;
     }
     out.flush()
 }
 
-/// All lines, at most so many. They may be longer than the terminal is wide.
-fn frame(look: &Look, remark: &str, columns: usize, lines: Option<usize>) -> Vec<String> {
+/// What the numbers are of.
+fn whose(look: &Look, remark: &str) -> String {
+    format!("{}, group {}; {remark}", look.source, look.group)
+}
+
+/// All lines, at most so many, the second one as it is given. They may be longer than the terminal is wide.
+fn frame(look: &Look, second: &str, columns: usize, lines: Option<usize>) -> Vec<String> {
     let totals = &look.totals;
     let count =
         |number: usize, word: &str| if number > 0 { format!(", {number} {word}") } else { String::new() };
@@ -90,7 +95,7 @@ fn frame(look: &Look, remark: &str, columns: usize, lines: Option<usize>) -> Vec
     let (lag, pending) = (totals.lag_text(), totals.pending);
     let mut frame = vec![
         format!("{streams}{health}; {entries}, lag {lag}, {pending} pending, {letters}"),
-        format!("{}, group {}; {}", look.source, escape(&look.group), remark),
+        escape(second).into_owned(),
     ];
     frame.extend(
         look.problems.iter().map(|problem| format!("streams cannot be looked for: {}", escape(problem))),
@@ -224,7 +229,7 @@ mod tests {
         let look = look(streams);
         let expected = "\
 32 streams, 1 CRITICAL, 30 WARN, 1 OK; 320 entries, lag ~12, 64 pending, 0 dead letters
-127.0.0.1:6379, group g; now
+now
 HEALTH    STREAM        LENGTH  LAG  PENDING  OLDEST  CONSUMERS  LETTERS  FIRST  LAST
 CRITICAL  bad\\u{1b}[2J  10      ~3   2        75 s    1          0        1-0    10-0
   ! entry 5-1 is pending for 75 s (limit 60 s): see \"the log\"
