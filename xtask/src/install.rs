@@ -22,13 +22,27 @@ pub(crate) struct Tool {
 /// Where Debian keeps servers; not in everybody's PATH.
 const SERVER_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
+/// Where Debian keeps PostgreSQL: a directory for each version, none of them in PATH.
+const POSTGRES_VERSIONS: &str = "/usr/lib/postgresql";
+
 /// The program's path, wherever it lies.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(SERVER_DIRECTORIES.map(PathBuf::from))
+        .chain(postgres_directories(Path::new(POSTGRES_VERSIONS)))
         .map(|directory| directory.join(program))
         .find(|candidate| candidate.is_file())
+}
+
+/// The newest version first. What is not named like a version is none.
+fn postgres_directories(versions: &Path) -> Vec<PathBuf> {
+    let version =
+        |entry: fs::DirEntry| Some((entry.file_name().to_str()?.parse::<f64>().ok()?, entry.path()));
+    let mut found: Vec<_> =
+        fs::read_dir(versions).into_iter().flatten().flatten().filter_map(version).collect();
+    found.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    found.into_iter().map(|(_, path)| path.join("bin")).collect()
 }
 
 /// The program's path; [`ensure`] ran before.
@@ -113,6 +127,18 @@ mod tests {
         ];
         assert_eq!(missing(&tools, |program| program == "redis-server"), ["mosquitto"]);
         assert!(missing(&tools, |_| true).is_empty());
+    }
+
+    #[test]
+    fn the_newest_postgresql_goes_first() {
+        let versions = std::env::temp_dir().join(format!("xtask-versions-{}", std::process::id()));
+        for version in ["9.6", "15", "7", "101", "common"] {
+            fs::create_dir_all(versions.join(version)).unwrap();
+        }
+        let found = postgres_directories(&versions);
+        assert_eq!(found, ["101", "15", "9.6", "7"].map(|version| versions.join(version).join("bin")));
+        fs::remove_dir_all(&versions).unwrap();
+        assert!(postgres_directories(&versions).is_empty());
     }
 
     #[test]

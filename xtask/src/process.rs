@@ -57,7 +57,12 @@ impl Process {
 
     /// Asks it to end, waits, then insists.
     pub(crate) fn end(&self, patience: Duration) -> Result<()> {
-        for (signal, patience) in [(Signal::TERM, patience), (Signal::KILL, Duration::from_secs(5))] {
+        self.end_by(Signal::TERM, patience)
+    }
+
+    /// The same for a program that has another signal for it.
+    pub(crate) fn end_by(&self, signal: Signal, patience: Duration) -> Result<()> {
+        for (signal, patience) in [(signal, patience), (Signal::KILL, Duration::from_secs(5))] {
             self.signal(signal);
             if wait_until(patience, || !self.is_alive()) {
                 return Ok(());

@@ -14,6 +14,7 @@
 pub mod bridge;
 pub mod cluster;
 pub mod oracle;
+pub mod postgres;
 pub mod redis;
 pub mod replicas;
 pub mod sentinel;

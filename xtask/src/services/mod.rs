@@ -6,6 +6,7 @@
 
 mod mosquitto;
 mod ports;
+mod postgres;
 mod redis;
 mod state;
 mod tls;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Subcommand, ValueEnum};
+use rustix::process::Signal;
 
 use crate::install::{self, Tool};
 use crate::paths;
@@ -34,6 +36,8 @@ pub(crate) enum Service {
     Redis,
     /// One broker: plain, with users and an ACL, TLS with client certificates, websockets
     Mosquitto,
+    /// One PostgreSQL, plain and TLS on one port, a superuser with a password
+    Postgres,
     /// A second Redis, to be written to: the demo's and the bench's
     Target,
 }
@@ -51,14 +55,15 @@ pub(crate) struct Place {
 type Ports = BTreeMap<String, u16>;
 
 impl Service {
-    const ALL: [Self; 3] = [Self::Redis, Self::Mosquitto, Self::Target];
+    const ALL: [Self; 4] = [Self::Redis, Self::Mosquitto, Self::Postgres, Self::Target];
     /// What the tests share; of everything else they start their own.
-    pub(crate) const SHARED: [Self; 2] = [Self::Redis, Self::Mosquitto];
+    pub(crate) const SHARED: [Self; 3] = [Self::Redis, Self::Mosquitto, Self::Postgres];
 
     fn name(self) -> &'static str {
         match self {
             Self::Redis => "redis",
             Self::Mosquitto => "mosquitto",
+            Self::Postgres => "postgres",
             Self::Target => "target",
         }
     }
@@ -67,6 +72,7 @@ impl Service {
         match self {
             Self::Redis | Self::Target => redis::TOOLS,
             Self::Mosquitto => mosquitto::TOOLS,
+            Self::Postgres => postgres::TOOLS,
         }
     }
 
@@ -74,6 +80,7 @@ impl Service {
         match self {
             Self::Redis | Self::Target => redis::PORTS,
             Self::Mosquitto => mosquitto::PORTS,
+            Self::Postgres => postgres::PORTS,
         }
     }
 
@@ -82,16 +89,26 @@ impl Service {
         match self {
             Self::Redis | Self::Target => Ok(vec![redis::start(place)?]),
             Self::Mosquitto => Ok(vec![mosquitto::start(place)?]),
+            Self::Postgres => Ok(vec![postgres::start(place)?]),
+        }
+    }
+
+    /// What asks it to end now, whoever is connected.
+    fn stop_signal(self) -> Signal {
+        match self {
+            Self::Redis | Self::Mosquitto | Self::Target => Signal::TERM,
+            Self::Postgres => postgres::STOP_SIGNAL,
         }
     }
 
     /// What a test reads from its environment to find it.
-    fn exports(self, place: &Place) -> Vec<(&'static str, String)> {
-        match self {
+    fn exports(self, place: &Place) -> Result<Vec<(&'static str, String)>> {
+        Ok(match self {
             Self::Redis => redis::exports(place),
             Self::Mosquitto => mosquitto::exports(place),
+            Self::Postgres => postgres::exports(place)?,
             Self::Target => Vec::new(),
-        }
+        })
     }
 }
 
@@ -144,7 +161,7 @@ impl Fleet {
         let mut state = self.state()?;
         for service in services {
             if let Some(running) = state.services.get(service.name()) {
-                running.end()?;
+                running.end(service.stop_signal())?;
                 state.services.remove(service.name());
                 state.save(&self.state_file())?;
             }
@@ -158,7 +175,7 @@ impl Fleet {
         let mut exports = vec![("TEST_TLS_DIR", self.tls().display().to_string())];
         for service in Service::ALL {
             if let Some(running) = state.alive(service.name()) {
-                exports.extend(service.exports(&self.place(service, running.ports.clone())));
+                exports.extend(service.exports(&self.place(service, running.ports.clone()))?);
             }
         }
         Ok(exports)
@@ -175,7 +192,7 @@ impl Fleet {
     /// A free port may be gone by the time that the server asks for it, hence several attempts.
     fn start(&self, service: Service, before: Option<&Running>) -> Result<Running> {
         if let Some(running) = before {
-            running.end()?; // of several processes, some may be left
+            running.end(service.stop_signal())?; // of several processes, some may be left
         }
         let mut failure = None;
         for attempt in 0..3 {

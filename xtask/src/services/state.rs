@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::Ports;
@@ -63,8 +64,8 @@ impl Running {
         self.processes.iter().all(Process::is_alive)
     }
 
-    pub(super) fn end(&self) -> Result<()> {
-        self.processes.iter().try_for_each(|process| process.end(Duration::from_secs(5)))
+    pub(super) fn end(&self, signal: Signal) -> Result<()> {
+        self.processes.iter().try_for_each(|process| process.end_by(signal, Duration::from_secs(5)))
     }
 }
 
