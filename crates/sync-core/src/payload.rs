@@ -28,9 +28,27 @@
 //!
 //! Members that repeat and numbers that no `f64` holds (`1e400`) are good JSON and are embedded.
 //!
+//! # Where the parsed value is kept
+//!
+//! Some destinations keep not this text but the value that it is, and print it again when they are asked, as
+//! PostgreSQL's `jsonb` does (<https://www.postgresql.org/docs/current/datatype-json.html>).
+//! [`Encoder::for_parsed_json`] writes for these, so that what is printed reads back by the tables above. Then
+//!
+//! - text that holds U+0000 is no text: such a name or value is `{"$base64": "…"}`;
+//! - a value remains a string, besides the above, when it would not come back as it was: it holds, at any depth, a
+//!   number with an exponent (`1e5` is printed `100000`) or a negative zero (`-0.0` is printed `0.0`), `\u0000`, or a
+//!   name that repeats within its object, however spelled (the last one would be kept);
+//! - where the order of members is content, an object is written as one only if its members stand in the order in
+//!   which they are printed: shorter names first, in bytes of UTF-8, and those of one length bytewise. That goes for
+//!   values at every depth, and for `data` itself, which is `$fields` otherwise.
+//!
+//! What comes back otherwise is no content: white space between tokens, how a string spells its characters (`\/`,
+//! `\u0041`), and else the order of members.
+//!
 //! Text in another encoding than UTF-8 is text only if encoding it again gives the same bytes.
 
 mod json;
+mod parsed;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -40,6 +58,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use encoding_rs::{UTF_8, UTF_16BE, UTF_16LE};
 
+use self::json::KeptAsText;
+use self::parsed::{KeptParsed, printed_order};
 use crate::record::Entry;
 
 pub use encoding_rs::Encoding;
@@ -65,12 +85,27 @@ pub enum ValueFormat {
 pub struct Encoder {
     format: ValueFormat,
     encoding: &'static Encoding,
+    kept: Kept,
+}
+
+/// What the destination keeps.
+#[derive(Clone, Copy, Debug)]
+enum Kept {
+    Text,
+    Parsed { ordered: bool },
 }
 
 impl Encoder {
     /// `encoding` says how the source's bytes are text (SOURCE_REDIS_ENCODING).
     pub fn new(format: ValueFormat, encoding: &'static Encoding) -> Self {
-        Self { format, encoding }
+        Self { format, encoding, kept: Kept::Text }
+    }
+
+    /// For a destination that keeps the parsed value and prints it again: the module's page has the rules. `ordered`
+    /// says whether the order of members, and of an entry's pairs, is content.
+    #[must_use]
+    pub fn for_parsed_json(self, ordered: bool) -> Self {
+        Self { kept: Kept::Parsed { ordered }, ..self }
     }
 
     /// Appends an entry's fields as the JSON value that the module describes: an object, compact.
@@ -84,17 +119,25 @@ impl Encoder {
         }
     }
 
-    /// `None`, and something half written, when a name is no text or is one of ours.
+    /// `None`, and something half written, when a name is no text or is one of ours, or the names are out of order.
     fn try_write_object(&self, entry: &Entry, out: &mut Vec<u8>) -> Option<()> {
+        let ordered = matches!(self.kept, Kept::Parsed { ordered: true });
+        let mut before: Option<Cow<'_, str>> = None;
         out.push(b'{');
         for (index, (name, value)) in entry.fields.iter().enumerate() {
             if index > 0 {
                 out.push(b',');
             }
             let name = self.text(name).filter(|name| name != FIELDS_KEY && name != BASE64_KEY)?;
+            if ordered
+                && before.is_some_and(|before| printed_order(before.as_bytes(), name.as_bytes()).is_ge())
+            {
+                return None;
+            }
             write_json_string(out, &name);
             out.push(b':');
             self.write_value(value, out);
+            before = Some(name);
         }
         out.push(b'}');
         Some(())
@@ -116,11 +159,18 @@ impl Encoder {
     /// Appends one value: as it stands where it is JSON and the format embeds it, else a string or `$base64`.
     pub fn write_value(&self, value: &[u8], out: &mut Vec<u8>) {
         match self.text(value) {
-            Some(text) if self.format == ValueFormat::Json && json::is_embeddable(&text) => {
+            Some(text) if self.format == ValueFormat::Json && self.embeds(&text) => {
                 out.extend_from_slice(text.as_bytes());
             }
             Some(text) => write_json_string(out, &text),
             None => write_base64(value, out),
+        }
+    }
+
+    fn embeds(&self, text: &str) -> bool {
+        match self.kept {
+            Kept::Text => json::is_embeddable(text, &mut KeptAsText),
+            Kept::Parsed { ordered } => json::is_embeddable(text, &mut KeptParsed::new(ordered)),
         }
     }
 
@@ -134,6 +184,11 @@ impl Encoder {
 
     /// The text that these bytes are, if they can be had back from it.
     fn text<'a>(&self, bytes: &'a [u8]) -> Option<Cow<'a, str>> {
+        let text = self.decode(bytes)?;
+        (matches!(self.kept, Kept::Text) || !text.contains('\0')).then_some(text)
+    }
+
+    fn decode<'a>(&self, bytes: &'a [u8]) -> Option<Cow<'a, str>> {
         if self.encoding == UTF_8 {
             return std::str::from_utf8(bytes).ok().map(Cow::Borrowed);
         }

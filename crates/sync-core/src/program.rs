@@ -86,6 +86,16 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
+    /// For what a sink counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// How the process is.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
     /// A bridge in them.
     pub fn bridge<S: Sink>(
         self,
@@ -159,6 +169,7 @@ async fn surround<T: BridgeSettings + 'static>(
     let health = Health::default();
     let metrics = Metrics::new(name, version, general.metrics_per_stream);
     let limiter = RateLimiter::new(streams.rate_limit);
+    metrics.watch_limiter(limiter.clone());
     let status = Status::default();
     if let Some(address) = general.admin_addr {
         let admin = Admin::bind(&address.to_string()).await?;

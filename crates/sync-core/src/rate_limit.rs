@@ -49,6 +49,8 @@ struct Usage {
     operations: f64,
     /// Per second, over the last full second or longer.
     before: f64,
+    /// All that were ever sent.
+    total: u64,
 }
 
 impl RateLimiter {
@@ -59,7 +61,7 @@ impl RateLimiter {
             setting: setting(per_second),
             tokens: 0.0,
             refilled: now,
-            usage: Usage { since: now, operations: 0.0, before: 0.0 },
+            usage: Usage { since: now, operations: 0.0, before: 0.0, total: 0 },
             overload: Overload::new(now),
         };
         state.tokens = state.rate().map_or(0.0, burst);
@@ -93,6 +95,11 @@ impl RateLimiter {
     /// to one second's worth.
     pub fn spend(&self, operations: u32) {
         self.step(|state, now| state.spend(f64::from(operations), now));
+    }
+
+    /// Operations sent so far, limited or not.
+    pub fn operations(&self) -> u64 {
+        self.step(|state, _| state.usage.total)
     }
 
     /// REDIS_RATE_LIMIT from now on; 0 is unlimited. Slowed down, it stays so until the server has recovered.
@@ -225,6 +232,7 @@ impl Usage {
             (self.since, self.operations) = (now, 0.0);
         }
         self.operations += operations;
+        self.total += operations as u64;
     }
 
     /// Of the last full second, or of the present one where that has seen more.

@@ -31,14 +31,11 @@ impl StreamName {
     /// itself begins `db<digits>:` is written with its database (`db0:db1:foo`), and a key that is not UTF-8,
     /// holds NUL or begins `b64:` is written `b64:<base64url without padding>`.
     pub fn spell(&self, default_db: u16) -> String {
-        let text = std::str::from_utf8(&self.key)
-            .ok()
-            .filter(|key| !key.contains('\0') && !key.starts_with(BASE64_MARK));
-        match text {
-            Some(key) if self.db == default_db && split_db(key).is_none() => key.to_owned(),
-            Some(key) => format!("db{}:{key}", self.db),
-            None if self.db == default_db => format!("{BASE64_MARK}{}", BASE64.encode(&self.key)),
-            None => format!("db{}:{BASE64_MARK}{}", self.db, BASE64.encode(&self.key)),
+        let key = spell_key(&self.key);
+        // What begins `b64:` never begins `db<digits>:`.
+        match self.db == default_db && split_db(&key).is_none() {
+            true => key,
+            false => format!("db{}:{key}", self.db),
         }
     }
 
@@ -48,13 +45,27 @@ impl StreamName {
             Some((digits, key)) => (digits.parse().map_err(|_| NameError::Database(digits.to_owned()))?, key),
             None => (default_db, spelled),
         };
-        let key = match key.strip_prefix(BASE64_MARK) {
-            Some(encoded) => {
-                BASE64.decode(encoded).map_err(|_| NameError::Base64(encoded.to_owned()))?.into()
-            }
-            None => Bytes::copy_from_slice(key.as_bytes()),
-        };
-        Ok(Self { db, key })
+        Ok(Self { db, key: parse_key(key)? })
+    }
+}
+
+/// A key by itself, for people and destinations: its text, or `b64:<base64url without padding>` where it is not UTF-8,
+/// holds NUL or begins `b64:`. Two keys never share a spelling.
+pub fn spell_key(key: &[u8]) -> String {
+    match std::str::from_utf8(key) {
+        Ok(text) if !text.contains('\0') && !text.starts_with(BASE64_MARK) => text.to_owned(),
+        _ => format!("{BASE64_MARK}{}", BASE64.encode(key)),
+    }
+}
+
+/// The exact inverse of [`spell_key`].
+pub fn parse_key(spelled: &str) -> Result<Bytes, NameError> {
+    match spelled.strip_prefix(BASE64_MARK) {
+        Some(encoded) => match BASE64.decode(encoded) {
+            Ok(key) => Ok(key.into()),
+            Err(_) => Err(NameError::Base64(encoded.to_owned())),
+        },
+        None => Ok(Bytes::copy_from_slice(spelled.as_bytes())),
     }
 }
 
@@ -64,7 +75,7 @@ fn split_db(text: &str) -> Option<(&str, &str)> {
     (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then_some((digits, rest))
 }
 
-/// Why a text is no stream name.
+/// Why a text is no stream name, or no key.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// The number after `db` is above 65535.
@@ -191,6 +202,7 @@ mod tests {
     fn not_a_name() {
         assert_eq!(StreamName::parse("db65536:x", 0), Err(NameError::Database("65536".into())));
         assert_eq!(StreamName::parse("b64:??", 0), Err(NameError::Base64("??".into())));
+        assert_eq!(parse_key("b64:YQ=="), Err(NameError::Base64("YQ==".into())));
     }
 
     #[test]
@@ -217,6 +229,20 @@ mod tests {
         fn spelling_is_injective(db in 0u16..4, default in 0u16..4, prefix in "(db[0-9]{1,6}:|b64:)?", rest: Vec<u8>) {
             let name = StreamName::new(db, [prefix.as_bytes(), &rest].concat());
             prop_assert_eq!(StreamName::parse(&name.spell(default), default), Ok(name));
+        }
+
+        #[test]
+        fn a_keys_spelling_is_injective(prefix in "(db1:|b64:|\u{0})?", rest: Vec<u8>) {
+            let key = [prefix.as_bytes(), &rest].concat();
+            let spelled = spell_key(&key);
+            prop_assert!(!spelled.contains('\0'));
+            prop_assert_eq!(parse_key(&spelled), Ok(key.into()));
+        }
+
+        #[test]
+        fn a_key_that_is_text_is_spelled_as_it_is(text in "[^\u{0}]*") {
+            prop_assume!(!text.starts_with("b64:"));
+            prop_assert_eq!(spell_key(text.as_bytes()), text);
         }
     }
 }

@@ -197,6 +197,25 @@ impl Redis {
         }
     }
 
+    /// How far a group has come with a stream: the last ID that it was handed and the stream's own (none without a group,
+    /// or a stream), and how many entries are pending.
+    pub fn progress(&self, db: u16, key: &str, group: &str) -> Progress {
+        // In this order: what is pending counts only once all is read.
+        let mut client = self.client();
+        client.select(db);
+        let mut list = |what: &[u8]| match client.ask(&[b"XINFO", what, key.as_bytes()]) {
+            Ok(Reply::List(list)) => list,
+            _ => Vec::new(),
+        };
+        let ours = |fields: &Vec<Reply>| named(fields, "name").as_deref() == Some(group);
+        let delivered = list(b"GROUPS").into_iter().map(Reply::list).find(ours);
+        Progress {
+            delivered: delivered.and_then(|group| named(&group, "last-delivered-id")),
+            newest: named(&list(b"STREAM"), "last-generated-id"),
+            pending: self.pending(db, key, group),
+        }
+    }
+
     /// The dead letters of a stream: one map of fields each.
     pub fn letters(&self, db: u16, key: &str) -> Vec<Vec<(String, String)>> {
         let entries = self.ask(db, &["XRANGE", &format!("{key}:dead-letter"), "-", "+"]).list();
@@ -214,6 +233,25 @@ impl Redis {
             other => panic!("CLIENT KILL: {other:?}"),
         }
     }
+}
+
+/// See [`Redis::progress`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub delivered: Option<String>,
+    pub newest: Option<String>,
+    pub pending: i64,
+}
+
+impl Progress {
+    /// The group has read all of the stream and has nothing pending.
+    pub fn is_settled(&self) -> bool {
+        self.newest.is_some() && self.delivered == self.newest && self.pending == 0
+    }
+}
+
+fn named(pairs: &[Reply], name: &str) -> Option<String> {
+    pairs.chunks(2).find(|pair| pair[0].text() == name).map(|pair| pair[1].text())
 }
 
 impl Drop for Redis {

@@ -75,38 +75,8 @@ impl Scene {
 
 /// Waits until the group has read all of a stream and has nothing pending.
 pub(crate) fn wait_settled(source: &Redis, bridge: &Bridge, db: u16, key: &str) {
-    // In this order: what is pending counts only once all is read.
-    let progress = || {
-        let read = (last_delivered(source, db, key), last_id(source, db, key));
-        (key.to_owned(), read, source.pending(db, key, GROUP))
-    };
-    wait_until(
-        "all is settled",
-        || (progress(), bridge.lines()),
-        || {
-            let (_, (delivered, last), pending) = progress();
-            delivered == last && pending == 0
-        },
-    );
-}
-
-fn last_delivered(source: &Redis, db: u16, key: &str) -> Option<String> {
-    let mut client = source.client();
-    client.select(db);
-    let Ok(Reply::List(groups)) = client.ask(&[b"XINFO", b"GROUPS", key.as_bytes()]) else { return None };
-    groups
-        .into_iter()
-        .map(Reply::list)
-        .find(|group| named(group, "name").as_deref() == Some(GROUP))
-        .and_then(|group| named(&group, "last-delivered-id"))
-}
-
-fn last_id(redis: &Redis, db: u16, key: &str) -> Option<String> {
-    named(&redis.ask(db, &["XINFO", "STREAM", key]).list(), "last-generated-id")
-}
-
-fn named(pairs: &[Reply], name: &str) -> Option<String> {
-    pairs.chunks(2).find(|pair| pair[0].text() == name).map(|pair| pair[1].text())
+    let progress = || source.progress(db, key, GROUP);
+    wait_until("all is settled", || (key.to_owned(), progress(), bridge.lines()), || progress().is_settled());
 }
 
 /// All entries of a stream as Redis lists them: IDs, fields in order, bytes.

@@ -288,6 +288,9 @@ impl<S: Sink> Lane<S> {
         self.purge(|streams, record| streams.is_restarting(record.slot));
         self.held_bytes.resize(self.held_bytes.bytes() - bytes);
         self.shared.metrics.delivery_seconds(since.elapsed().as_secs_f64());
+        if got_through {
+            self.shared.metrics.delivered_now();
+        }
         self.acknowledge(settled).await;
         for slot in released {
             // One that restarts was just held for a later record of the same group.

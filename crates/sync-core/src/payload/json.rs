@@ -1,6 +1,8 @@
 //! The JSON grammar, RFC 8259: writing a string, and telling whether a text is a value that may be embedded.
 //! It owns no tree and recurses nowhere, so that no input costs more than one pass or overflows the stack.
 
+use std::borrow::Cow;
+
 use super::{BASE64_KEY, FIELDS_KEY};
 
 /// How deep an embedded value may nest. Every parser known to us accepts 64 levels in all (.NET's limit;
@@ -76,13 +78,47 @@ const fn special_marks(word: u64) -> u64 {
         & HIGH
 }
 
-/// Whether the whole text is one JSON number, boolean, object or array that every parser accepts and that none
-/// would take for ours: the module's page has the list.
-pub(super) fn is_embeddable(text: &str) -> bool {
+/// What a destination asks of a value beyond the grammar. Each says whether the value may still be embedded.
+pub(super) trait Rules<'a> {
+    /// Whether U+0000 may be in a string, escaped.
+    const NUL: bool;
+
+    /// A number, at any depth.
+    fn number(&mut self, text: &'a [u8]) -> bool;
+
+    /// A member's name, with its quotes, in an object that is open at this depth.
+    fn name(&mut self, depth: u32, quoted: &'a [u8]) -> bool;
+
+    /// The object that is open at this depth ends.
+    fn close(&mut self, depth: u32) -> bool;
+}
+
+/// Nothing: the destination keeps the text.
+pub(super) struct KeptAsText;
+
+impl Rules<'_> for KeptAsText {
+    const NUL: bool = true;
+
+    fn number(&mut self, _: &[u8]) -> bool {
+        true
+    }
+
+    fn name(&mut self, _: u32, _: &[u8]) -> bool {
+        true
+    }
+
+    fn close(&mut self, _: u32) -> bool {
+        true
+    }
+}
+
+/// Whether the whole text is one JSON number, boolean, object or array that every parser accepts, that none
+/// would take for ours, and that the destination's rules let pass: the module's page has the list.
+pub(super) fn is_embeddable<'a, R: Rules<'a>>(text: &'a str, rules: &mut R) -> bool {
     let text = text.as_bytes();
     match text.first() {
-        Some(b'{' | b'[') => is_container(text),
-        Some(b'-' | b'0'..=b'9') => number(text, 0) == Some(text.len()),
+        Some(b'{' | b'[') => is_container(text, rules),
+        Some(b'-' | b'0'..=b'9') => number(text, 0) == Some(text.len()) && rules.number(text),
         Some(b't' | b'f') => matches!(text, b"true" | b"false"),
         _ => false,
     }
@@ -99,7 +135,7 @@ enum Next {
 }
 
 /// Whether a text that begins with `{` or `[` ends where that closes.
-fn is_container(text: &[u8]) -> bool {
+fn is_container<'a, R: Rules<'a>>(text: &'a [u8], rules: &mut R) -> bool {
     // One bit per open container, the innermost lowest: 1 is an object. MAX_DEPTH of them fit.
     let mut objects: u64 = 0;
     let mut depth = 0;
@@ -119,6 +155,9 @@ fn is_container(text: &[u8]) -> bool {
                 at += 1;
             }
             (Next::NameOrEnd | Next::CommaOrEnd, b'}') if in_object => {
+                if !rules.close(depth) {
+                    return false;
+                }
                 (depth, objects, next, at) = (depth - 1, objects >> 1, Next::CommaOrEnd, at + 1);
             }
             (Next::ValueOrEnd | Next::CommaOrEnd, b']') if !in_object => {
@@ -129,15 +168,19 @@ fn is_container(text: &[u8]) -> bool {
                 at += 1;
             }
             (Next::Name | Next::NameOrEnd, b'"') => {
-                let Some(end) = string(text, at) else { return false };
-                if depth == 1 && is_ours(&text[at..end]) {
+                let Some(end) = string(text, at, R::NUL) else { return false };
+                let name = &text[at..end];
+                if (depth == 1 && is_ours(name)) || !rules.name(depth, name) {
                     return false;
                 }
                 let Some(colon) = after_colon(text, end) else { return false };
                 (next, at) = (Next::Value, colon);
             }
             (Next::Value | Next::ValueOrEnd, _) => {
-                let Some(end) = scalar(text, at) else { return false };
+                let Some(end) = scalar(text, at, R::NUL) else { return false };
+                if matches!(byte, b'-' | b'0'..=b'9') && !rules.number(&text[at..end]) {
+                    return false;
+                }
                 (next, at) = (Next::CommaOrEnd, end);
             }
             _ => return false,
@@ -151,11 +194,15 @@ fn is_container(text: &[u8]) -> bool {
 
 /// Whether a member's name, given with its quotes, is one of ours under any spelling (`"\u0024base64"`).
 fn is_ours(quoted: &[u8]) -> bool {
-    let ours = |name: &[u8]| name == BASE64_KEY.as_bytes() || name == FIELDS_KEY.as_bytes();
+    unescaped(quoted).is_none_or(|name| *name == *BASE64_KEY.as_bytes() || *name == *FIELDS_KEY.as_bytes())
+}
+
+/// What a string of JSON, given with its quotes, is.
+pub(super) fn unescaped(quoted: &[u8]) -> Option<Cow<'_, [u8]>> {
     if quoted.contains(&b'\\') {
-        return serde_json::from_slice::<String>(quoted).map_or(true, |name| ours(name.as_bytes()));
+        return serde_json::from_slice::<String>(quoted).ok().map(|text| Cow::Owned(text.into_bytes()));
     }
-    ours(&quoted[1..quoted.len() - 1])
+    Some(Cow::Borrowed(&quoted[1..quoted.len() - 1]))
 }
 
 /// Past the colon that follows a name.
@@ -165,10 +212,10 @@ fn after_colon(text: &[u8], at: usize) -> Option<usize> {
 }
 
 /// The end of the string, number or literal that begins at `at`.
-fn scalar(text: &[u8], at: usize) -> Option<usize> {
+fn scalar(text: &[u8], at: usize, nul: bool) -> Option<usize> {
     let literal = |word: &[u8]| text[at..].starts_with(word).then_some(at + word.len());
     match text[at] {
-        b'"' => string(text, at),
+        b'"' => string(text, at, nul),
         b't' => literal(b"true"),
         b'f' => literal(b"false"),
         b'n' => literal(b"null"),
@@ -176,14 +223,14 @@ fn scalar(text: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// RFC 8259 §7, from quote to quote.
-fn string(text: &[u8], at: usize) -> Option<usize> {
+/// RFC 8259 §7, from quote to quote. `nul`: whether U+0000 may be there, escaped.
+fn string(text: &[u8], at: usize, nul: bool) -> Option<usize> {
     let mut at = at + 1;
     loop {
         at += plain_length(&text[at..]);
         match text.get(at)? {
             b'"' => return Some(at + 1),
-            b'\\' => at = escape(text, at)?,
+            b'\\' => at = escape(text, at, nul)?,
             _ => return None,
         }
     }
@@ -191,7 +238,7 @@ fn string(text: &[u8], at: usize) -> Option<usize> {
 
 /// The end of the escape whose backslash is at `at`; of both halves where it takes two (§8.2: one alone is no
 /// Unicode text, and what parsers do with it is unpredictable).
-fn escape(text: &[u8], at: usize) -> Option<usize> {
+fn escape(text: &[u8], at: usize, nul: bool) -> Option<usize> {
     match text.get(at + 1)? {
         b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(at + 2),
         b'u' => match hex(text, at + 2)? {
@@ -200,6 +247,7 @@ fn escape(text: &[u8], at: usize) -> Option<usize> {
                 (0xdc00..=0xdfff).contains(&second).then_some(at + 12)
             }
             0xdc00..=0xdfff => None,
+            0 if !nul => None,
             _ => Some(at + 6),
         },
         _ => None,

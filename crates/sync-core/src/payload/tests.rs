@@ -10,9 +10,9 @@ use serde_json::value::RawValue;
 const JSON: ValueFormat = ValueFormat::Json;
 const TEXT: ValueFormat = ValueFormat::Text;
 
-type Pair = (Bytes, Bytes);
+pub(super) type Pair = (Bytes, Bytes);
 
-fn entry<F: AsRef<[u8]>, V: AsRef<[u8]>>(fields: &[(F, V)]) -> Entry {
+pub(super) fn entry<F: AsRef<[u8]>, V: AsRef<[u8]>>(fields: &[(F, V)]) -> Entry {
     let bytes = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
     let fields = fields.iter().map(|(name, value)| (bytes(name.as_ref()), bytes(value.as_ref()))).collect();
     Entry { id: EntryId::default(), fields }
@@ -33,7 +33,7 @@ fn value(format: ValueFormat, value: impl AsRef<[u8]>) -> String {
 }
 
 /// The reference decoder: the tables on the module's page, nothing else.
-fn decode(data: &str, encoding: &'static Encoding) -> Vec<Pair> {
+pub(super) fn decode(data: &str, encoding: &'static Encoding) -> Vec<Pair> {
     let Members(members) = serde_json::from_str(data).unwrap();
     if let [(key, pairs)] = members.as_slice()
         && key == "$fields"
@@ -62,7 +62,7 @@ fn decode_value(json: &str, encoding: &'static Encoding) -> Bytes {
 }
 
 /// An object's members, in order, repeats included, values untouched.
-struct Members(Vec<(String, Box<RawValue>)>);
+pub(super) struct Members(pub(super) Vec<(String, Box<RawValue>)>);
 
 impl<'de> Deserialize<'de> for Members {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -235,7 +235,7 @@ fn strings() {
 }
 
 /// Bytes of which some are JSON, some nearly, some text, and some nothing.
-fn bytes() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let leaf = prop_oneof![
         Just("null".to_owned()),
         Just("true".to_owned()),
@@ -270,7 +270,7 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-fn names() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn names() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         3 => "[a-c]{0,2}".prop_map(String::into_bytes),
         1 => r"\$base64|\$fields|1|\{\}|é".prop_map(String::into_bytes),
@@ -318,7 +318,7 @@ proptest! {
         let valid = serde_json::from_str::<IgnoredAny>(text).is_ok() && strings_are_unicode(text);
         let ours = serde_json::from_str::<Members>(text)
             .is_ok_and(|members| members.0.iter().any(|(name, _)| name == "$base64" || name == "$fields"));
-        prop_assert_eq!(json::is_embeddable(text), begins && ends && valid && !ours, "{}", text);
+        prop_assert_eq!(json::is_embeddable(text, &mut KeptAsText), begins && ends && valid && !ours, "{}", text);
     }
 }
 

@@ -12,7 +12,7 @@ use fred::types::config::{
 use fred::types::streams::XID;
 use fred::types::{ConnectHandle, Key, Value};
 
-use super::Fault;
+use super::{Fault, cluster};
 use crate::settings::shared::{SOURCE_REDIS, TARGET_REDIS};
 use crate::settings::{RedisSettings, TlsSettings};
 use crate::tls::{self, TlsError};
@@ -131,7 +131,7 @@ impl Connector {
     pub(crate) async fn node(&self, server: &Server) -> Result<Connection, Fault> {
         let mut config = self.config.clone();
         config.server = ServerConfig::Centralized { server: server.clone() };
-        let (client, closed) = connect(config, None, 1).await?;
+        let (client, closed) = connect(config, None, 1, None).await?;
         Ok(Connection { client, closed })
     }
 
@@ -144,16 +144,46 @@ impl Connector {
         Ok(Connection { client, closed })
     }
 
+    /// A connection to each server that holds keys: the one that there is, or every primary of a Cluster. For what has
+    /// to be asked of all of them, and is sent to none twice.
+    pub async fn connections(&self, db: u16) -> Result<Vec<Connection>, Fault> {
+        let mut connection = self.connection(db).await?;
+        if !self.is_cluster() {
+            return Ok(vec![connection]);
+        }
+        let mut nodes = Vec::new();
+        for primary in connection.run(async |client| cluster::primaries(&client).await).await? {
+            nodes.push(self.node(&primary).await?);
+        }
+        Ok(nodes)
+    }
+
+    /// A connection for messages that the server sends unasked; up to so many wait for whoever takes them.
+    pub async fn listener(&self, db: u16, waiting: usize) -> Result<Connection, Fault> {
+        let (client, closed) = self.connect_with(db, None, 1, Some(waiting)).await?;
+        Ok(Connection { client, closed })
+    }
+
     async fn connect(
         &self,
         db: u16,
         policy: Option<ReconnectPolicy>,
         attempts: u32,
     ) -> Result<(Client, ConnectHandle), Fault> {
+        self.connect_with(db, policy, attempts, None).await
+    }
+
+    async fn connect_with(
+        &self,
+        db: u16,
+        policy: Option<ReconnectPolicy>,
+        attempts: u32,
+        waiting: Option<usize>,
+    ) -> Result<(Client, ConnectHandle), Fault> {
         let mut config = self.config.clone();
         config.database =
             Some(u8::try_from(db).map_err(|_| Fault::Other(format!("database {db} is above 255")))?);
-        connect(config, policy, attempts).await
+        connect(config, policy, attempts, waiting).await
     }
 }
 
@@ -161,9 +191,13 @@ async fn connect(
     config: Config,
     policy: Option<ReconnectPolicy>,
     attempts: u32,
+    waiting: Option<usize>,
 ) -> Result<(Client, ConnectHandle), Fault> {
     let tls = config.tls.is_some();
     let mut builder = Builder::from_config(config);
+    if let Some(waiting) = waiting {
+        builder.with_performance_config(|performance| performance.broadcast_channel_capacity = waiting);
+    }
     if let Some(policy) = policy {
         builder.set_policy(policy);
     }

@@ -22,6 +22,7 @@ use crate::record::StreamName;
 use crate::redis::Fault;
 use crate::redis::ownership::bucket_of;
 use crate::shutdown::Shutdown;
+use crate::telemetry::metrics::STREAMS_DISCOVERED;
 use crate::telemetry::status::Status;
 
 /// A lane that has so many streams gets no more while another may be opened: a blocked read of so many costs the
@@ -109,6 +110,10 @@ impl<S: Sink> Dealer<S> {
                 spelled.insert(self.shared.spell(&name), bucket);
             }
         }
+        self.shared
+            .metrics
+            .gauge("streams_discovered", STREAMS_DISCOVERED)
+            .set(i64::try_from(spelled.len()).unwrap_or(i64::MAX));
         self.around.status.streams(spelled);
         self.around.weights.send_if_modified(|before| {
             let changed = *before != weights;

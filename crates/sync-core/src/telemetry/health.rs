@@ -3,7 +3,7 @@
 //! It says so once per change, and answers `/readyz`. It refuses to decide anything: nobody waits on it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ pub struct Health(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     started: AtomicBool,
+    /// Failures reported, each one of an outage.
+    failures: AtomicU64,
     /// Name to what is wrong with it; `None` while it works.
     parts: Mutex<BTreeMap<String, Option<Outage>>>,
 }
@@ -60,6 +62,7 @@ impl Health {
     /// A part does not work. Logs WARN (or ERROR when a human must act) once per outage, and once more if the
     /// severity rises; a repeated or changed reason is not logged above DEBUG. `/readyz` has the latest reason.
     pub fn down(&self, part: &str, reason: &str, severity: Severity) {
+        self.0.failures.fetch_add(1, Ordering::Relaxed);
         let mut parts = self.parts();
         let loud = match parts.get_mut(part) {
             Some(Some(outage)) => {
@@ -80,6 +83,11 @@ impl Health {
             (true, Severity::Warn) => warn!("{part}: {reason}"),
             (true, Severity::Error) => error!("{part}: {reason}"),
         }
+    }
+
+    /// Failures reported so far, each one of an outage.
+    pub fn failures(&self) -> u64 {
+        self.0.failures.load(Ordering::Relaxed)
     }
 
     /// A part is gone (a stream that vanished, a lane that ended): it counts neither as up nor as down.

@@ -13,9 +13,13 @@ pub use prometheus_client::metrics::gauge::Gauge;
 
 use super::health::Health;
 use crate::budget::Budget;
+use crate::rate_limit::RateLimiter;
 
 mod exposition;
 mod process;
+
+/// The help of the gauge `streams_discovered`.
+pub const STREAMS_DISCOVERED: &str = "Streams that there are to read, those of other replicas included";
 
 /// Cheap to clone. One per process.
 #[derive(Clone, Debug)]
@@ -35,6 +39,9 @@ struct Inner {
     budget_limit: AtomicU64,
     /// Asked when somebody reads the numbers.
     budget: OnceLock<Budget>,
+    limiter: OnceLock<RateLimiter>,
+    /// Milliseconds since 1970; 0 is never.
+    last_delivery: AtomicU64,
     extra: Mutex<BTreeMap<String, Extra>>,
 }
 
@@ -160,6 +167,8 @@ impl Metrics {
             budget_used: AtomicU64::new(0),
             budget_limit: AtomicU64::new(0),
             budget: OnceLock::new(),
+            limiter: OnceLock::new(),
+            last_delivery: AtomicU64::new(0),
             extra: Mutex::default(),
         }))
     }
@@ -210,6 +219,28 @@ impl Metrics {
     /// The budget whose use is shown from now on; the first one given stays.
     pub(crate) fn watch_budget(&self, budget: Budget) {
         let _ = self.0.budget.set(budget);
+    }
+
+    /// The limiter whose operations are shown from now on; the first one given stays.
+    pub(crate) fn watch_limiter(&self, limiter: RateLimiter) {
+        let _ = self.0.limiter.set(limiter);
+    }
+
+    /// Requests sent to the source Redis.
+    pub fn redis_operations(&self) -> u64 {
+        self.0.limiter.get().map_or(0, RateLimiter::operations)
+    }
+
+    /// The destination has just confirmed something.
+    pub fn delivered_now(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.0.last_delivery.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// When the destination last confirmed an entry, in seconds since 1970; `None` is never.
+    pub fn last_delivery(&self) -> Option<f64> {
+        let milliseconds = self.0.last_delivery.load(Relaxed);
+        (milliseconds > 0).then_some(milliseconds as f64 / 1e3)
     }
 
     /// A counter of this bridge alone, shown as `redis_sync_<name>_total`; the same one for the same name. The

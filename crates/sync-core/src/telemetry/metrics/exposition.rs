@@ -106,6 +106,17 @@ impl Snapshot {
             budget.encode_family(&[("kind", kind)])?.encode_gauge(&value.load(Relaxed))?;
         }
         self.delivery(out)?;
+        let last = self.metrics.last_delivery().unwrap_or_default();
+        out.gauge(
+            "redis_sync_last_delivery_timestamp_seconds",
+            "When an entry was last confirmed; 0 is never",
+            last,
+        )?;
+        let operations = self.metrics.redis_operations();
+        let help = "Requests sent to the source Redis; a pipeline or a script counts once";
+        out.counter("redis_sync_redis_operations", help, operations)?;
+        let help = "Failures of servers and streams, each attempt counted";
+        out.counter("redis_sync_errors", help, self.health.failures())?;
         out.gauge("process_start_time_seconds", "Start of the process since 1970", inner.started)?;
         if let Some(usage) = process::usage() {
             out.gauge("process_resident_memory_bytes", "Resident memory", usage.resident_bytes)?;
