@@ -5,7 +5,7 @@
 //! and discovery are not in it, reading, delivering and acknowledging are. Processor time is the bridge's own over
 //! the same span. The first run is not counted: it checks that every entry arrived in order, for which a broker needs
 //! a subscriber, which would slow it down. Counted runs check that nothing is pending, nothing was put aside, and that
-//! the destination received as many messages as there are entries.
+//! the destination received as many messages, or holds as many entries or rows, as there are entries.
 
 mod arrivals;
 mod fill;
@@ -19,6 +19,7 @@ use clap::ValueEnum;
 
 use crate::bridge::{self, Bridge, Interrupt, Kind, Profile};
 use crate::paths;
+use crate::postgres::{self, Postgres};
 use crate::redis::{Redis, Reply};
 use crate::services::{Fleet, Private, Service, free_ports};
 use fill::Load;
@@ -36,18 +37,21 @@ seconds, rate, CPU and peak memory are medians over the runs; min and max are ra
 
 A run is timed from the first entry that the consumer group is given to the last one acknowledged. Every entry is
 checked to have arrived in order in the first run, which is not timed, because a subscriber slows a broker down (on
-another Redis, every stream is compared with its copy); timed runs check that nothing is left pending, nothing is
+another Redis, every stream is compared with its copy; in PostgreSQL, with its rows); timed runs check that nothing is left pending, nothing is
 dead-lettered, and that the destination got every entry.
 
 The bridge runs with these settings, each to be replaced with --env:
   REDIS_RATE_LIMIT=0  STREAM_BATCH_SIZE=1000  STREAM_DISCOVERY_PATTERNS=bench*  STREAM_CONSUMER_GROUP=bench
   REDIS_DBS_TO_SEARCH=0  MQTT_BASE_TOPIC=redis (mqtt)  and addresses; all else is default.
+PostgreSQL is empty before each run, has max_wal_size=8GB and shared_buffers=256MB, and is as durable as it comes.
 
 --against runs another command in turn with the bridge and prints its line, with job `against`, and then
 `ratio` and the quotient of the two median rates. The command prints a line of its own, tab-separated, at its end:
-sink entries seconds rate cpu_us_per_entry. In it {redis}, {target}, {mqtt}, {entries} and {payload} are replaced:
+sink entries seconds rate cpu_us_per_entry. In it {redis}, {target}, {mqtt}, {pg}, {entries} and {payload} are
+replaced:
   --against 'bare-loop mqtt --source {redis} --mqtt {mqtt} --entries {entries} --payload {payload}'
-  --against 'bare-loop redis --source {redis} --target {target} --entries {entries} --payload {payload}'")]
+  --against 'bare-loop redis --source {redis} --target {target} --entries {entries} --payload {payload}'
+  --against 'bare-loop pg --source {redis} --pg {pg} --entries {entries} --payload {payload}'")]
 pub(crate) struct Args {
     /// What to measure
     job: Job,
@@ -78,6 +82,8 @@ enum Job {
     Mqtt,
     /// redis2redis
     Redis,
+    /// redis2pg
+    Pg,
 }
 
 impl Job {
@@ -85,6 +91,7 @@ impl Job {
         match self {
             Self::Mqtt => "mqtt",
             Self::Redis => "redis",
+            Self::Pg => "pg",
         }
     }
 
@@ -92,6 +99,7 @@ impl Job {
         match self {
             Self::Mqtt => Kind::Redis2mqtt,
             Self::Redis => Kind::Redis2redis,
+            Self::Pg => Kind::Redis2pg,
         }
     }
 }
@@ -186,15 +194,22 @@ impl Bench<'_> {
             .replace("{redis}", &format!("redis://{}/0", address(Service::Redis)?))
             .replace("{target}", &format!("redis://{destination}/0"))
             .replace("{mqtt}", &destination)
+            .replace("{pg}", &postgres::url(&destination))
             .replace("{entries}", &self.load.entries.to_string())
             .replace("{payload}", &self.load.payload.to_string()))
     }
 
-    /// A source and, where that is a Redis, a target that hold nothing.
+    /// A source and a destination that hold nothing, where the destination is one that keeps things.
     fn emptied(&self) -> Result<Redis> {
         self.interrupt.ensure_not()?;
-        if self.args.job == Job::Redis {
-            self.target()?.call(&["FLUSHALL"])?;
+        match self.args.job {
+            Job::Mqtt => {}
+            Job::Redis => drop(self.target()?.call(&["FLUSHALL"])?),
+            Job::Pg => {
+                // Whatever table the last run filled, whosever it was: no vacuum, checkpoint or index of it is left.
+                self.postgres()?.ask("DROP SCHEMA public CASCADE; CREATE SCHEMA public")?;
+                self.postgres()?.ask("CHECKPOINT")?;
+            }
         }
         let mut redis = Redis::connect(self.servers.port(Service::Redis, "plain")?)?;
         redis.call(&["FLUSHALL"])?;
@@ -237,6 +252,10 @@ impl Bench<'_> {
 
     fn target(&self) -> Result<Redis> {
         Redis::connect(self.servers.port(Service::Target, "plain")?)
+    }
+
+    fn postgres(&self) -> Result<Postgres> {
+        Ok(Postgres::at(self.servers.port(Service::Postgres, "plain")?))
     }
 }
 

@@ -14,7 +14,9 @@ use rustix::process::Signal;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::paths;
+use crate::postgres::DATABASE;
 use crate::process::{self, Process, tail, wait_until};
+use crate::services::postgres::{PASSWORD, USER};
 use crate::services::{Private, Service};
 
 /// A bridge's SHUTDOWN_TIMEOUT is 8 s; beyond this it did not stop as promised.
@@ -27,6 +29,8 @@ pub(crate) enum Kind {
     Redis2mqtt,
     /// Streams to the same streams on another Redis
     Redis2redis,
+    /// Streams and key-values to PostgreSQL tables
+    Redis2pg,
 }
 
 impl Kind {
@@ -34,6 +38,7 @@ impl Kind {
         match self {
             Self::Redis2mqtt => "redis2mqtt",
             Self::Redis2redis => "redis2redis",
+            Self::Redis2pg => "redis2pg",
         }
     }
 
@@ -42,6 +47,7 @@ impl Kind {
         match self {
             Self::Redis2mqtt => Service::Mosquitto,
             Self::Redis2redis => Service::Target,
+            Self::Redis2pg => Service::Postgres,
         }
     }
 
@@ -50,11 +56,16 @@ impl Kind {
         let destination = match self {
             Self::Redis2mqtt => "MQTT_BROKER",
             Self::Redis2redis => "TARGET_REDIS",
+            Self::Redis2pg => "PG",
         };
         let mut settings = vec![("ADMIN_ADDR".to_owned(), format!("127.0.0.1:{admin}"))];
         for (server, service) in [("SOURCE_REDIS", Service::Redis), (destination, self.destination())] {
             settings.push((format!("{server}_HOST"), "127.0.0.1".to_owned()));
             settings.push((format!("{server}_PORT"), servers.port(service, "plain")?.to_string()));
+        }
+        if self == Self::Redis2pg {
+            let login = [("PG_USER", USER), ("PG_PASSWORD", PASSWORD), ("PG_DATABASE", DATABASE)];
+            settings.extend(login.map(|(name, value)| (name.to_owned(), value.to_owned())));
         }
         Ok(settings)
     }

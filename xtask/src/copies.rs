@@ -5,21 +5,24 @@ use anyhow::{Result, bail};
 
 use crate::redis::{Redis, Reply};
 
-const PAGE: &str = "1000";
+/// Entries that are looked at in one go, on both sides.
+pub(crate) const PAGE: usize = 1000;
 
 /// Where two streams first differ, in words; `None` if they are the same.
 pub(crate) fn difference(source: (&mut Redis, &str), target: (&mut Redis, &str)) -> Result<Option<String>> {
     first_difference(|from| page(source.0, source.1, from), |from| page(target.0, target.1, from))
 }
 
-fn page(redis: &mut Redis, key: &str, from: &str) -> Result<Vec<Reply>> {
-    match redis.call(&["XRANGE", key, from, "+", "COUNT", PAGE])? {
+/// Entries of a stream, in order; `(ID` is what follows that one.
+pub(crate) fn page(redis: &mut Redis, key: &str, from: &str) -> Result<Vec<Reply>> {
+    match redis.call(&["XRANGE", key, from, "+", "COUNT", &PAGE.to_string()])? {
         Reply::List(entries) => Ok(entries),
         other => bail!("XRANGE answers with entries, not {other:?}"),
     }
 }
 
-fn first_difference(
+/// The same for whatever gives pages of entries: lists that begin with an ID. Both sides' pages are of one length.
+pub(crate) fn first_difference(
     mut source: impl FnMut(&str) -> Result<Vec<Reply>>,
     mut target: impl FnMut(&str) -> Result<Vec<Reply>>,
 ) -> Result<Option<String>> {

@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: simulated devices write to Redis, bridges move it to MQTT and to another Redis, and a person
-//! watches.
+//! `cargo xtask demo`: simulated devices write to Redis, bridges move it to MQTT, to another Redis and to PostgreSQL,
+//! and a person watches.
 //!
 //! The servers are the demo's own and end with it. The bridges run with the example settings that we ship; only
 //! addresses come from the environment. Threads send what happens to one loop, which keeps a ledger for each bridge.
@@ -7,6 +7,7 @@
 mod copied;
 mod devices;
 mod exhibit;
+mod tables;
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -37,8 +38,24 @@ pub(crate) struct Args {
 
 /// What the threads report.
 enum Event {
-    Wrote { stream: String, id: String },
-    Arrived { from: Kind, place: String, stream: String, id: String, data: String },
+    Wrote {
+        stream: String,
+        id: String,
+    },
+    Arrived {
+        from: Kind,
+        place: String,
+        stream: String,
+        id: String,
+        data: String,
+    },
+    /// A key has another value: no entry of any stream, and in no ledger.
+    Changed {
+        from: Kind,
+        place: String,
+        time: String,
+        data: String,
+    },
     Failed(anyhow::Error),
 }
 
@@ -103,6 +120,9 @@ impl Show {
                 let exhibit = self.exhibits.iter_mut().find(|exhibit| exhibit.kind == from);
                 exhibit.expect("only what is shown is watched").ledger.arrived(&stream, id);
             }
+            Ok(Event::Changed { from, place, time, data }) => {
+                println!("{:11} {place:38} {time:17} {data}", from.name());
+            }
             Ok(Event::Failed(error)) => return Err(error),
             // The devices' end of the channel closes when they stop, and the watchers' soon after.
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
@@ -139,8 +159,8 @@ impl Show {
             bail!("NOT OK");
         }
         println!(
-            "OK: every entry arrived, in order, and is acknowledged; every copied stream is the same entry by entry; \
-             the bridges stopped with exit code 0"
+            "OK: every entry arrived, in order, and is acknowledged; every copy, stream or table, is the same \
+             entry by entry; the bridges stopped with exit code 0"
         );
         Ok(())
     }

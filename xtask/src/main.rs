@@ -1,9 +1,9 @@
 //! The project's own commands, run as `cargo xtask …`.
 //!
 //! Each command is one module. What several of them share: `services` (the real servers), `process` (a process
-//! found again after a restart of this program), `bridge` (one that runs), `redis` (a small client), `mqtt` (a
-//! subscriber), `ledger` (what was written against what arrived), `copies` (what was written against what stands
-//! there). Nothing here is part of a bridge.
+//! found again after a restart of this program), `bridge` (one that runs), `redis` and `postgres` (small clients), `mqtt`
+//! (a subscriber), `ledger` (what was written against what arrived), `copies` and `rows` (what was written against what
+//! stands there). Nothing here is part of a bridge.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program talks through these")]
 #![allow(
     clippy::disallowed_methods,
@@ -20,8 +20,10 @@ mod install;
 mod ledger;
 mod mqtt;
 mod paths;
+mod postgres;
 mod process;
 mod redis;
+mod rows;
 mod services;
 mod test;
 

@@ -12,6 +12,7 @@ use crate::ledger::Ledger;
 use crate::mqtt::{self, Subscriber};
 use crate::process::wait_until;
 use crate::redis::{Redis, Reply};
+use crate::rows;
 
 impl Bench<'_> {
     /// One run without a clock: everything arrived, in order, as it was.
@@ -20,6 +21,7 @@ impl Bench<'_> {
         let wrong = match self.args.job.kind() {
             Kind::Redis2mqtt => self.wrong_messages(&mut redis)?,
             Kind::Redis2redis => self.wrong_copies(&mut redis)?,
+            Kind::Redis2pg => self.wrong_rows(&mut redis)?,
         };
         ensure!(wrong.is_empty(), "{} of {} streams: {}", wrong.len(), self.load.streams, wrong.join("; "));
         Ok(())
@@ -62,11 +64,28 @@ impl Bench<'_> {
         Ok(wrong)
     }
 
+    fn wrong_rows(&self, redis: &mut Redis) -> Result<Vec<String>> {
+        let mut bridge = self.bridge()?;
+        measure::run(redis, &self.load, &mut bridge, &self.interrupt)?;
+        bridge.stop()?;
+        let mut wrong = Vec::new();
+        for (stream, _) in self.load.spread() {
+            let difference = rows::difference(redis, &stream, self.postgres()?, &stream)?;
+            wrong.extend(difference.map(|difference| format!("{stream}: {difference}")));
+        }
+        let rows = self.received_by_postgres()?;
+        if rows != self.load.entries as u64 {
+            wrong.push(format!("{rows} rows of all streams are not as many as there are entries"));
+        }
+        Ok(wrong)
+    }
+
     /// How many entries the destination has got, ever. Asked before a run, when nothing is on its way.
     pub(super) fn received(&self) -> Result<u64> {
         match self.args.job.kind() {
             Kind::Redis2mqtt => self.received_by_the_broker(),
             Kind::Redis2redis => self.received_by_the_target(),
+            Kind::Redis2pg => self.received_by_postgres(),
         }
     }
 
@@ -77,6 +96,7 @@ impl Bench<'_> {
             let after = match self.args.job.kind() {
                 Kind::Redis2mqtt => self.broker().and_then(mqtt::messages_received),
                 Kind::Redis2redis => self.received_by_the_target(),
+                Kind::Redis2pg => self.received_by_postgres(),
             };
             received = after.unwrap_or(before).saturating_sub(before);
             received >= entries
@@ -95,6 +115,15 @@ impl Bench<'_> {
                 return Ok(count);
             }
         }
+    }
+
+    /// Before its first run the bridge has not made its table.
+    fn received_by_postgres(&self) -> Result<u64> {
+        let postgres = self.postgres()?;
+        if !postgres.has(rows::STREAMS)? {
+            return Ok(0);
+        }
+        postgres.number(&format!("SELECT count(*) FROM {}", rows::STREAMS))
     }
 
     fn received_by_the_target(&self) -> Result<u64> {

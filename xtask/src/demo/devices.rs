@@ -1,5 +1,5 @@
 //! The demo's simulated devices: a handful of named streams in two databases, about 20 entries a second in all, and
-//! one device that is switched on while everything runs.
+//! one device that is switched on while everything runs. Two keys that are no streams say what is so at the moment.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +38,16 @@ pub(super) fn streams() -> impl Iterator<Item = (&'static str, (u16, &'static st
     ];
     NAMES.into_iter().zip(DEVICES.map(|(db, key, _)| (db, key)))
 }
+
+/// A hash: what the first thermostat reads, and is set to.
+const STATE: (u16, &str) = (0, "device:thermostat-1:state");
+/// A string: whether the door is open.
+const DOOR: (u16, &str) = (1, "device:door-3:position");
+/// Turns from one change to the next.
+const BETWEEN_CHANGES: usize = 60;
+
+/// The keys that are no streams.
+pub(super) const KEY_VALUES: [(u16, &str); 2] = [STATE, DOOR];
 
 /// A thread that writes until it is stopped.
 pub(super) struct Devices {
@@ -86,9 +96,21 @@ fn write(mut redis: Redis, events: &Sender<Event>, stop: &AtomicBool) -> Result<
         if events.send(Event::Wrote { stream: names[device].to_owned(), id }).is_err() {
             break;
         }
+        if turn % BETWEEN_CHANGES == 0 {
+            change(&mut redis, turn)?;
+        }
         sleep(BETWEEN_ENTRIES);
     }
     Ok(())
+}
+
+fn change(redis: &mut Redis, turn: usize) -> Result<()> {
+    let changes = turn / BETWEEN_CHANGES;
+    let position = if changes.is_multiple_of(2) { "closed" } else { "open" };
+    redis.select(STATE.0)?;
+    redis.call(&["HSET", STATE.1, "temperature", &reading(0, turn), "target", "21.5", "mode", "auto"])?;
+    redis.select(DOOR.0)?;
+    redis.call(&["SET", DOOR.1, position]).map(drop)
 }
 
 /// Something that looks measured: a slow wave around each device's own level.

@@ -7,12 +7,13 @@ use std::sync::mpsc::Sender;
 
 use anyhow::{Context, Result};
 
-use super::{Event, Stage, copied, devices};
+use super::{Event, Stage, copied, devices, tables};
 use crate::bridge::{Bridge, Kind};
 use crate::ledger::Ledger;
 use crate::mqtt::{self, Subscriber};
+use crate::postgres::Postgres;
 use crate::redis::{GroupProgress, Redis};
-use crate::{copies, paths};
+use crate::{copies, paths, rows};
 
 /// See the module.
 pub(super) struct Exhibit {
@@ -23,10 +24,17 @@ pub(super) struct Exhibit {
     admin: u16,
     /// Who owns how many streams, as last printed.
     shares: String,
-    /// Of the bridge's target, where that is a Redis.
-    target: Option<Redis>,
-    /// Of the bridge's broker, where that has one.
-    _subscriber: Option<Subscriber>,
+    destination: Destination,
+}
+
+/// Where it moves entries to, as far as that can be asked what it holds.
+enum Destination {
+    /// It ends with the exhibit.
+    Broker {
+        _subscriber: Subscriber,
+    },
+    Redis(Redis),
+    Postgres(Postgres),
 }
 
 /// The settings that the demo shows at work.
@@ -34,6 +42,7 @@ fn settings(kind: Kind) -> &'static str {
     match kind {
         Kind::Redis2mqtt => "deploy/examples/redis2mqtt.env.conf",
         Kind::Redis2redis => "deploy/examples/redis2redis.env.conf",
+        Kind::Redis2pg => "deploy/examples/redis2pg.env.conf",
     }
 }
 
@@ -42,13 +51,14 @@ fn group(kind: Kind) -> &'static str {
     match kind {
         Kind::Redis2mqtt => "mqtt-group",
         Kind::Redis2redis => "redis-sync-group",
+        Kind::Redis2pg => "redis-pg-sync",
     }
 }
 
 /// Replicas of one bridge share its streams; one bridge is enough to show it.
 pub(super) fn replicas(kind: Kind) -> usize {
     match kind {
-        Kind::Redis2mqtt => 1,
+        Kind::Redis2mqtt | Kind::Redis2pg => 1,
         Kind::Redis2redis => 2,
     }
 }
@@ -59,18 +69,22 @@ impl Exhibit {
         let Stage { programs, servers, dir } = stage;
         let port = servers.port(kind.destination(), "plain")?;
         let arrivals = events.clone();
-        let (mut target, mut subscriber) = (None, None);
-        match kind {
+        let destination = match kind {
             Kind::Redis2mqtt => {
-                subscriber = Some(Subscriber::start(port, "redis/#", move |topic, payload| {
+                let _subscriber = Subscriber::start(port, "redis/#", move |topic, payload| {
                     let _ = arrivals.send(published(topic, payload).unwrap_or_else(Event::Failed));
-                })?);
+                })?;
+                Destination::Broker { _subscriber }
             }
             Kind::Redis2redis => {
                 copied::watch(Redis::connect(port)?, arrivals);
-                target = Some(Redis::connect(port)?);
+                Destination::Redis(Redis::connect(port)?)
             }
-        }
+            Kind::Redis2pg => {
+                tables::watch(Postgres::at(port), arrivals);
+                Destination::Postgres(Postgres::at(port))
+            }
+        };
         let settings = settings(kind);
         let file = paths::root().join(settings).display().to_string();
         let start = |(number, admin): (usize, &u16)| {
@@ -89,8 +103,7 @@ impl Exhibit {
             replicas,
             admin: admins[0],
             shares: String::new(),
-            target,
-            _subscriber: subscriber,
+            destination,
         })
     }
 
@@ -106,7 +119,9 @@ impl Exhibit {
     }
 
     pub(super) fn is_complete(&self, source: &mut Redis) -> Result<bool> {
-        Ok(self.ledger.is_complete() && self.totals(source)? == (self.ledger.written() as u64, 0))
+        Ok(self.ledger.is_complete()
+            && self.totals(source)? == (self.ledger.written() as u64, 0)
+            && self.destination.wrong_values(source)?.is_empty())
     }
 
     pub(super) fn print_counts(&mut self, source: &mut Redis) -> Result<()> {
@@ -170,10 +185,7 @@ impl Exhibit {
             let group = progress.get(stream).cloned().unwrap_or_default();
             let (written, delivered, acknowledged) =
                 (verdict.written, verdict.delivered, group.acknowledged());
-            let copy = match &mut self.target {
-                Some(target) => difference(source, target, stream)?,
-                None => None,
-            };
+            let copy = self.destination.difference(source, stream)?;
             let remark =
                 copy.as_ref().map_or_else(String::new, |at| format!("; the copy is not the same: {at}"));
             println!(
@@ -184,6 +196,12 @@ impl Exhibit {
             sums = (sums.0 + written, sums.1 + delivered, sums.2 + acknowledged, sums.3 + group.pending);
         }
         println!("{:32} {:8} {:9} {:12} {:7}", "all", sums.0, sums.1, sums.2, sums.3);
+        if let Destination::Postgres(_) = self.destination {
+            let wrong = self.destination.wrong_values(source)?;
+            let verdict = if wrong.is_empty() { "the same".to_owned() } else { wrong.join("; ") };
+            println!("{:32} {:8}  {verdict}", "key-values", devices::KEY_VALUES.len());
+            good &= wrong.is_empty();
+        }
         if self.replicas.len() > 1 {
             println!("{}", self.shares()?);
         }
@@ -204,9 +222,27 @@ fn published(topic: &str, payload: &str) -> Result<Event> {
     Ok(Event::Arrived { from: Kind::Redis2mqtt, place, stream, id, data })
 }
 
-/// Where a stream's copy, which has the stream's name for a key, first differs.
-fn difference(source: &mut Redis, target: &mut Redis, stream: &str) -> Result<Option<String>> {
-    let (_, (db, key)) = devices::streams().find(|(name, _)| *name == stream).context("a device's stream")?;
-    source.select(db)?;
-    copies::difference((source, key), (target, stream))
+impl Destination {
+    /// Where a stream's copy first differs: rows, or a stream that has the stream's name for a key.
+    fn difference(&mut self, source: &mut Redis, stream: &str) -> Result<Option<String>> {
+        let (_, (db, key)) =
+            devices::streams().find(|(name, _)| *name == stream).context("a device's stream")?;
+        source.select(db)?;
+        match self {
+            Self::Broker { .. } => Ok(None),
+            Self::Redis(target) => copies::difference((source, key), (target, stream)),
+            Self::Postgres(postgres) => rows::difference(source, key, *postgres, stream),
+        }
+    }
+
+    /// The key-values that are not what they are a copy of.
+    fn wrong_values(&self, source: &mut Redis) -> Result<Vec<String>> {
+        let Self::Postgres(postgres) = self else { return Ok(Vec::new()) };
+        let mut wrong = Vec::new();
+        for (db, key) in devices::KEY_VALUES {
+            let difference = rows::value_difference(source, (db, key), *postgres)?;
+            wrong.extend(difference.map(|difference| format!("{key}: {difference}")));
+        }
+        Ok(wrong)
+    }
 }

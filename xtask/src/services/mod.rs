@@ -6,7 +6,7 @@
 
 mod mosquitto;
 mod ports;
-mod postgres;
+pub(crate) mod postgres;
 mod redis;
 mod state;
 mod tls;

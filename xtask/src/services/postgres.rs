@@ -36,23 +36,31 @@ pub(super) fn start(place: &Place) -> Result<Child> {
     let file = place.dir.join("postgresql.conf");
     fs::write(&file, config(place, &data)).with_context(|| format!("write {}", file.display()))?;
     let log = place.dir.join("postgres.log");
-    let mut command = unprivileged(&install::path_of("postgres")?);
+    let mut command = unprivileged(&program("postgres")?);
     let child = process::spawn(command.arg(format!("--config-file={}", file.display())), &log)?;
     await_ready(child, &log, |pid| is_ready(&data, pid))
 }
 
 pub(super) fn exports(place: &Place) -> Result<Vec<(&'static str, String)>> {
-    // What stands in PATH may be a link to one program of several.
-    let program = install::path_of("postgres")?.canonicalize().context("find PostgreSQL's programs")?;
-    let programs = program.parent().context("a program lies in a directory")?;
     Ok(vec![
         ("TEST_POSTGRES_HOST", "127.0.0.1".to_owned()),
         ("TEST_POSTGRES_PORT", place.port("plain").to_string()),
         ("TEST_POSTGRES_USER", USER.to_owned()),
         ("TEST_POSTGRES_PASSWORD", PASSWORD.to_owned()),
-        ("TEST_POSTGRES_PROGRAMS", programs.display().to_string()),
+        ("TEST_POSTGRES_PROGRAMS", programs()?.display().to_string()),
         ("TEST_POSTGRES_TEMPLATE", template(place).display().to_string()),
     ])
+}
+
+/// A program of the version that is served.
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
+    Ok(programs()?.join(name))
+}
+
+fn programs() -> Result<PathBuf> {
+    // What stands in PATH may be a link to one program of several.
+    let program = install::path_of("postgres")?.canonicalize().context("find PostgreSQL's programs")?;
+    Ok(program.parent().context("a program lies in a directory")?.to_path_buf())
 }
 
 fn template(place: &Place) -> PathBuf {
@@ -70,7 +78,7 @@ fn make_template(template: &Path) -> Result<()> {
     }
     let password = template.with_extension("password");
     fs::write(&password, PASSWORD).with_context(|| format!("write {}", password.display()))?;
-    let output = unprivileged(&install::path_of("initdb")?)
+    let output = unprivileged(&program("initdb")?)
         .args(["--username", USER, "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"])
         // Nothing is lost with a fresh directory that a power failure takes.
         .arg("--no-sync")
