@@ -157,6 +157,12 @@ pub(crate) static BRIDGE: Bridge = Bridge {
         "REDIS_BACKOFF_BASE",
         "REDIS_BACKOFF_MAX",
         "REDIS_DB_SEARCH_RANGE",
+        "POSTGRES_HOST",
+        "POSTGRES_PORT",
+        "POSTGRES_DB",
+        "POSTGRES_USER",
+        "POSTGRES_PASSWORD",
+        "POSTGRES_SCHEMA",
     ],
 };
 

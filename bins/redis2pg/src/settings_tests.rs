@@ -124,6 +124,8 @@ fn the_own_spelling_counts_and_the_other_is_a_warning() {
     let loaded = load_env(&[("REDIS_DB", "3"), ("SOURCE_REDIS_DB", "4")]).expect("loads");
     assert_eq!(loaded.settings.redis.db, 4);
     assert!(loaded.warnings.iter().any(|warning| warning.contains("REDIS_DB")));
+    let misspelt = load_env(&[("POSTGRES_PASSWORT", "x"), ("POSTGRES_HOSTT", "x")]).expect("loads");
+    assert_eq!(misspelt.warnings.len(), 2, "{:?}", misspelt.warnings);
     let off =
         load_env(&[("KEY_VALUE_AUTO_DISCOVERY", "false"), ("KEY_VALUE_PATTERNS", "a*")]).expect("loads");
     assert_eq!(off.settings.key_values, None);

@@ -11,7 +11,7 @@ mod ownership;
 mod search;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -201,7 +201,8 @@ pub async fn run<S: Sink>(mut bridge: Bridge<S>) -> Result<(), StartError> {
         metrics: bridge.metrics,
         statistics,
         stop: stop.clone(),
-        lanes: bridge.redis.pool_size,
+        lanes: AtomicUsize::new(bridge.redis.pool_size),
+        pool_size: bridge.redis.pool_size,
         settings: bridge.streams,
     });
     let mut search = Search::new(searcher);

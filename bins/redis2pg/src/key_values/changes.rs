@@ -3,19 +3,23 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fred::clients::Client;
 use fred::interfaces::{ClientLike as _, EventInterface as _, PubsubInterface as _};
-use fred::types::KeyspaceEvent;
+use fred::types::{KeyspaceEvent, Value};
 use sync_core::redis::Fault;
 use sync_core::redis::connection::{Connection, Connector};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::timeout;
 
 /// Messages that may wait between two turns of this process. The client library sets memory aside for so many, several
 /// times over.
 const WAITING: usize = 16_384;
+/// A server that answers at all says within this that something is not permitted.
+const DENIED_WITHIN: Duration = Duration::from_secs(1);
 /// What changed keys may occupy in memory, in bytes; more of them are as if some had been missed.
 const MOST: usize = 16 << 20;
 /// What an element of a set takes besides its bytes.
@@ -48,31 +52,27 @@ struct Heard {
 }
 
 impl Changes {
-    /// Of these databases; `None` where the server does not tell, or may not be asked whether it does. `server` is a
-    /// connection to ask it on.
+    /// Of these databases; `None` where the server does not tell, or may not be asked whether it does, and a reason where
+    /// this user may not listen. `server` is a connection to ask it on.
     pub(super) async fn subscribe(
         connector: &Connector,
         server: &mut Connection,
         dbs: BTreeSet<u16>,
-    ) -> Result<Option<Self>, Fault> {
-        let Some(first) = dbs.first().filter(|_| !connector.is_cluster()) else { return Ok(None) };
+    ) -> Result<Result<Option<Self>, String>, Fault> {
+        let Some(first) = dbs.first().filter(|_| !connector.is_cluster()) else { return Ok(Ok(None)) };
         if !told(server).await? {
-            return Ok(None);
+            return Ok(Ok(None));
+        }
+        let patterns: Vec<String> = dbs.iter().map(|db| format!("__keyevent@{db}__:*")).collect();
+        if let Some(reason) = denied(connector, *first, &patterns).await? {
+            return Ok(Err(reason));
         }
         let mut connection = connector.listener(*first, WAITING).await?;
         let events = connection.client().keyspace_event_rx();
-        let patterns: Vec<String> = dbs.iter().map(|db| format!("__keyevent@{db}__:*")).collect();
-        match connection.run(async |client| Ok(client.psubscribe(patterns).await?)).await {
-            Ok(()) => {}
-            Err(Fault::Denied(reason)) => {
-                tracing::warn!("the server tells which keys change, and this user may not listen: {reason}");
-                return Ok(None);
-            }
-            Err(fault) => return Err(fault),
-        }
+        connection.run(async |client| Ok(client.psubscribe(patterns).await?)).await?;
         let heard = Arc::new(Mutex::new(Heard::default()));
         let listening = Listening(tokio::spawn(listen(connection, events, heard.clone(), dbs.clone())));
-        Ok(Some(Self { heard, dbs, _listening: listening }))
+        Ok(Ok(Some(Self { heard, dbs, _listening: listening })))
     }
 
     /// Whether it hears of these databases, as far as is known.
@@ -91,6 +91,19 @@ impl Changes {
 
     fn heard(&self) -> std::sync::MutexGuard<'_, Heard> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why this user may not subscribe to these, if so. The client library answers Ok to its own PSUBSCRIBE whatever the server
+/// says; sent as any other command, a denial is an error, and what is allowed has no answer.
+async fn denied(connector: &Connector, db: u16, patterns: &[String]) -> Result<Option<String>, Fault> {
+    let mut connection = connector.connection(db).await?;
+    let command = fred::cmd!("PSUBSCRIBE", blocking: false);
+    let ask = async |client: Client| Ok(client.custom::<Value, _>(command, patterns.to_vec()).await?);
+    match timeout(DENIED_WITHIN, connection.run(ask)).await {
+        Ok(Err(Fault::Denied(reason))) => Ok(Some(reason)),
+        Ok(Err(fault)) => Err(fault),
+        Ok(Ok(_)) | Err(_) => Ok(None),
     }
 }
 

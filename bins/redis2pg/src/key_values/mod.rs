@@ -42,6 +42,8 @@ use crate::sink::{Live, PgSink};
 const PART: &str = "key-values";
 /// Which primaries a Cluster has is asked this often.
 const PRIMARIES: Duration = Duration::from_secs(30);
+/// Between looks whether the sink is connected again.
+const RECONNECTED: Duration = Duration::from_millis(500);
 /// Between looks whether there is something to do.
 const IDLE: Duration = Duration::from_secs(60);
 /// What is another process's by now is told within this.
@@ -65,6 +67,7 @@ pub(crate) fn beside(sink: PgSink, settings: &Settings) -> Option<Beside> {
             redis: Vec::new(),
             connected: Instant::now(),
             changes: None,
+            deaf_until: None,
             states: BTreeMap::new(),
             tenure: None,
         };
@@ -116,6 +119,8 @@ struct KeyValues {
     redis: Vec<Connection>,
     connected: Instant,
     changes: Option<Changes>,
+    /// It may not listen; when that is asked again.
+    deaf_until: Option<Instant>,
     states: BTreeMap<u16, State>,
     /// Under which the states came to be.
     tenure: Option<Tenure>,
@@ -210,7 +215,12 @@ impl KeyValues {
                 Err(Trouble::Over) => Some(Instant::now() + HANDED_OVER),
                 Err(trouble) => {
                     self.say(&trouble);
-                    Some(Instant::now() + backoff.next_delay())
+                    // While the sink is away nothing is asked of anybody, so it costs nothing to look often.
+                    let delay = match trouble {
+                        Trouble::Away | Trouble::Postgres(Fault::Lost(_) | Fault::Changed(_)) => RECONNECTED,
+                        _ => backoff.next_delay(),
+                    };
+                    Some(Instant::now() + delay)
                 }
             };
             self.numbers.known.set(self.states.values().map(|state| state.known.len() as i64).sum());
@@ -391,9 +401,21 @@ impl KeyValues {
             Some(_) => true,
             None => false,
         };
-        if !tells {
+        if !tells && self.deaf_until.is_none_or(|until| until <= now) {
             let heard = self.changes.take().is_some();
-            self.changes = Changes::subscribe(&self.databases.connector, server, owned).await?;
+            match Changes::subscribe(&self.databases.connector, server, owned).await? {
+                Ok(changes) => (self.changes, self.deaf_until) = (changes, None),
+                Err(reason) => {
+                    if self.deaf_until.is_none() {
+                        tracing::warn!(
+                            "Redis tells which keys change, and this user may not listen, so all keys are looked at each \
+                             time: {reason}. Allow +psubscribe and, for each database N, the channels \
+                             &__keyevent@N__:*, in these very words"
+                        );
+                    }
+                    self.deaf_until = Some(now + self.settings.full_interval);
+                }
+            }
             if heard || self.changes.is_some() {
                 self.states.values_mut().for_each(|state| state.full_due = now);
             }

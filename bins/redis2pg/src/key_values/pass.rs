@@ -26,6 +26,8 @@ use crate::settings::KeyValueSettings;
 /// What is read and written at once, at most.
 const BATCH_KEYS: usize = 1000;
 const BATCH_BYTES: u64 = 4 << 20;
+/// What another transaction was in the way of is tried again so often at once.
+const AGAIN: u32 = 3;
 
 /// See the module.
 pub(super) struct Pass<'a> {
@@ -251,7 +253,7 @@ impl Pass<'_> {
 
     /// Writes rows where they differ. One that cannot be written is left out, and said.
     async fn write(&mut self, rows: &[(String, String)]) -> Result<Left, Trouble> {
-        let mut left = Left::default();
+        let (mut left, mut again) = (Left::default(), 0);
         let mut parts = vec![(0, rows)];
         while let Some((first, part)) = parts.pop() {
             if part.is_empty() {
@@ -283,8 +285,11 @@ impl Pass<'_> {
                     let (one, other) = part.split_at(middle);
                     parts.extend([(first + middle, other), (first, one)]);
                 }
-                // Another transaction was in the way.
-                Err(Fault::Again(_)) => parts.push((first, part)),
+                // Another transaction was in the way. If one always is, it is waited for.
+                Err(Fault::Again(_)) if again < AGAIN => {
+                    again += 1;
+                    parts.push((first, part));
+                }
                 Err(fault) => return Err(fault.into()),
             }
         }

@@ -320,6 +320,60 @@ fn a_table_that_is_dropped_is_made_again_with_all_there_is() {
     scene.end(&[]);
 }
 
+/// What the two README pages name, for a process that is alone.
+const PERMITTED: &str = "+select +scan +type +xinfo +xpending +xgroup|create +xreadgroup +xautoclaim +xack +xadd +xrange \
+    +eval +memory|usage +dump +get +hgetall +hscan +lrange +smembers +sscan +zrange +strlen +info +config|get +psubscribe";
+
+#[test]
+fn the_permissions_that_the_readme_names_are_enough_and_who_may_not_listen_is_told() {
+    for (channels, heard) in
+        [("&__keyevent@0__:* &__keyevent@1__:*", true), ("&__keyevent@*", false), ("", false)]
+    {
+        let source = Redis::with(&["--notify-keyspace-events", "AKE"]);
+        let rules = format!("on >pw ~* resetchannels {channels} -@all {PERMITTED}");
+        let words: Vec<&str> =
+            ["ACL", "SETUSER", "reader"].into_iter().chain(rules.split_whitespace()).collect();
+        source.ask(0, &words);
+        let scene = scene(source, Database::create(), |setup| {
+            setup
+                .set("REDIS_USERNAME", "reader")
+                .set("REDIS_PASSWORD", "pw")
+                .set("REDIS_DB_SEARCH_RANGE", "0-1")
+        });
+        scene.source.ask(0, &["EVAL", "for i = 1, 2000 do redis.call('HSET', 'big', i, i) end", "0"]);
+        scene.source.ask(0, &["SET", "a", "1"]);
+        scene.wait_value("a", "1");
+        // After the first pass, which is over all keys in any case.
+        for n in 2..5 {
+            scene.source.ask(0, &["SET", "a", &n.to_string()]);
+            scene.wait_value("a", &n.to_string());
+        }
+        wait_until("the large one", || scene.bridge.lines(), || scene.value("big").is_some());
+        let told = scene.bridge.lines_with("this user may not listen").len();
+        assert_eq!(told, usize::from(!heard), "{channels}: {:#?}", scene.bridge.lines());
+        scene.end(&[]);
+    }
+}
+
+#[test]
+fn what_another_transaction_is_always_in_the_way_of_is_waited_for() {
+    let scene = begin(|setup| setup.set("REDIS_STREAMS_ENABLED", "false"));
+    scene.source.ask(0, &["SET", "a", "1"]);
+    scene.wait_value("a", "1");
+    scene.sql.ask(
+        "CREATE SEQUENCE tries; CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         PERFORM nextval('tries'); RAISE EXCEPTION 'later' USING ERRCODE = '40001'; END $$; \
+         CREATE TRIGGER t BEFORE INSERT ON redis_key_values FOR EACH ROW EXECUTE FUNCTION no()",
+    );
+    scene.source.ask(0, &["SET", "b", "1"]);
+    scene.bridge.wait_line("later");
+    scene.sql.ask("DROP TRIGGER t ON redis_key_values");
+    scene.wait_value("b", "1");
+    let tries: u32 = scene.sql.one("SELECT last_value FROM tries").parse().unwrap();
+    assert!(tries < 200, "{tries} tries");
+    scene.end(&[]);
+}
+
 #[test]
 fn what_flushdb_takes_away_is_seen() {
     both(|options| {

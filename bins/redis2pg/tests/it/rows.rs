@@ -1,5 +1,6 @@
 //! What a row is: names, IDs, times, and data to the last digit.
 
+use test_kit::postgres::Database;
 use test_kit::redis::Redis;
 use test_kit::writer::{targets, write};
 
@@ -85,6 +86,23 @@ fn nothing_is_changed_on_the_way() {
     }
     assert_eq!(data.len(), expected.len());
     assert!(scene.source.letters(0, "s").is_empty());
+    scene.end(&[]);
+}
+
+#[test]
+fn more_databases_than_connections_are_allowed_are_all_read() {
+    let source = Redis::start();
+    (0..16).for_each(|db| drop(source.ask(db, &["XADD", "s", "1-0", "n", "1"])));
+    let scene = Scene::over(source, Database::create(), |setup| setup.set("REDIS_POOL_SIZE", 1));
+    for db in 0..16 {
+        wait_settled(&scene.source, &scene.bridge, db, "s");
+    }
+    // And go on to be.
+    (0..16).for_each(|db| drop(scene.source.ask(db, &["XADD", "s", "2-0", "n", "1"])));
+    for db in 0..16 {
+        wait_settled(&scene.source, &scene.bridge, db, "s");
+    }
+    assert_eq!(scene.sql.count("redis_streams"), 32);
     scene.end(&[]);
 }
 

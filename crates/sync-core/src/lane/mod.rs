@@ -19,8 +19,8 @@ mod streams;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use fred::clients::Client;
@@ -75,8 +75,11 @@ pub(crate) struct Shared<S> {
     pub(crate) metrics: Metrics,
     pub(crate) statistics: Statistics,
     pub(crate) stop: Shutdown,
-    /// At most so many lanes read at once: each may set aside its part of the read budget.
-    pub(crate) lanes: usize,
+    /// So many lanes read at once, or may: each sets aside its part of the read budget. More than SOURCE_REDIS_POOL_SIZE
+    /// where more databases hold streams.
+    pub(crate) lanes: AtomicUsize,
+    /// SOURCE_REDIS_POOL_SIZE.
+    pub(crate) pool_size: usize,
     /// Until when what is owned may be handed over.
     pub(crate) lease: Lease,
     /// Where the fences of reading connections are put up; `None` where there are none: with

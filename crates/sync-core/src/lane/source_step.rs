@@ -2,6 +2,7 @@
 //! entries. What came is admitted here; nothing is delivered or acknowledged here.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -191,7 +192,8 @@ impl<S: Sink> Lane<S> {
         };
         // Half of the budget is for reads under way, in equal parts; the other half for what was read.
         let largest = self.streams.largest_expected();
-        let wanted = (READ_BUDGET / 2 / self.shared.lanes).max(largest);
+        let lanes = self.shared.lanes.load(Relaxed).max(1);
+        let wanted = (READ_BUDGET / 2 / lanes).max(largest);
         let share = self.shared.budget.set_aside(wanted, largest);
         self.source.starved = share.is_none();
         let step = share.and_then(|share| Some((self.streams.next_step(share.bytes(), now)?, share)));

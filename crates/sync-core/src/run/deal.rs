@@ -192,13 +192,15 @@ impl<S: Sink> Dealer<S> {
                 Some(at)
                     if home.is_some()
                         || self.lanes[at].streams.len() < STREAMS_PER_LANE
-                        || self.lanes.len() >= self.shared.lanes =>
+                        || self.lanes.len() >= self.shared.pool_size =>
                 {
                     at
                 }
                 _ => match self.open_lane(db).await {
                     Ok(lane) => {
                         self.lanes.push(lane);
+                        // Else so many parts of the budget would be set aside by lanes that wait that none is left.
+                        self.shared.lanes.fetch_max(self.lanes.len(), Relaxed);
                         self.lanes.len() - 1
                     }
                     Err(fault) => {
@@ -247,9 +249,9 @@ impl<S: Sink> Dealer<S> {
                 client
             }
         };
-        if self.lanes.len() == shared.lanes {
+        if self.lanes.len() == shared.pool_size {
             tracing::warn!(
-                pool_size = shared.lanes,
+                pool_size = shared.pool_size,
                 "more databases hold streams than SOURCE_REDIS_POOL_SIZE allows lanes: each gets one all the same"
             );
         }
