@@ -142,6 +142,11 @@ impl Sink for PgSink {
         format!("{} {schema}.{streams} {schema}.{key_values} {source}", self.0.postgres.address())
     }
 
+    /// A row that is there is compared.
+    fn repeats_are_harmless(&self) -> bool {
+        true
+    }
+
     async fn connect(&self) -> Result<BoxFuture<'static, Lost>, Unreachable> {
         let (connection, tables) = self.attempt().await?;
         let PostgresSettings { pool_size, max_queries, .. } = self.0.postgres;

@@ -79,6 +79,13 @@ pub trait Sink: Send + Sync + 'static {
     /// What is the same in every replica of one bridge, and in no other bridge: where records go, in full.
     fn identity(&self) -> String;
 
+    /// Whether an entry that is delivered once more changes nothing at the destination, or is found to be another one than
+    /// what is there. A stream whose group was lost is then read from its start: a stream made anew cannot be told for
+    /// certain from one that only lost its group.
+    fn repeats_are_harmless(&self) -> bool {
+        false
+    }
+
     /// One attempt to reach the destination. Called at start, and again each time a connection ended. The future
     /// inside the result resolves when this connection is lost; by then every delivery handed over has a fate.
     fn connect(&self) -> impl Future<Output = Result<BoxFuture<'static, Lost>, Unreachable>> + Send;

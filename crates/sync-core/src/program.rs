@@ -199,7 +199,7 @@ async fn reload<T: BridgeSettings>(
                 limiter.set_rate(settings.streams().rate_limit);
                 tell.send_replace(live_of(settings.streams()));
                 tracing::info!(
-                    "settings read again: discovery range, patterns, interval, log level and rate limit apply"
+                    "settings read again: discovery range, patterns and interval of streams, log level and rate limit apply; others do at the next start"
                 );
             }
             Err(mistakes) => tracing::error!("settings not read again, the old ones stay: {mistakes}"),

@@ -28,6 +28,30 @@ fn a_row_that_is_there_is_left_alone_and_one_with_other_data_is_a_conflict() {
 }
 
 #[test]
+fn a_stream_made_anew_while_the_bridge_runs_is_read_from_its_start() {
+    for overwrite in [false, true] {
+        let scene = Scene::begin(|setup| setup.set("STREAM_CONFLICT_OVERWRITE", overwrite));
+        scene.add("s", "1-0", &["n", "1"]);
+        scene.add("s", "2-0", &["n", "2"]);
+        scene.settled("s");
+        // In one go, so that it holds the last ID again when the bridge looks.
+        const ANEW: &str = "redis.call('DEL', 's') redis.call('XADD', 's', '1-0', 'n', 'new') \
+            redis.call('XADD', 's', '2-0', 'n', '2')";
+        scene.source.ask(0, &["EVAL", ANEW, "0"]);
+        scene.bridge.wait_line("created again");
+        scene.settled("s");
+        let row = scene.sql.one("SELECT data->>'n' FROM redis_streams WHERE message_id = '1-0'");
+        let letters = scene.source.letters(0, "s");
+        assert_eq!(
+            (row.as_str(), letters.len()),
+            if overwrite { ("new", 0) } else { ("1", 1) },
+            "{letters:?}"
+        );
+        scene.end(&[]);
+    }
+}
+
+#[test]
 fn with_overwrite_the_last_one_counts_also_within_a_batch() {
     let source = Redis::start();
     let sql = Database::create();

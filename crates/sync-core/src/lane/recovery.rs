@@ -232,7 +232,7 @@ impl<S: Sink> Lane<S> {
     /// anew may count from below, and is read from the start.
     async fn start_of(&mut self, slot: usize) -> StartId {
         let state = &self.streams[slot];
-        if !state.had_group {
+        if !state.had_group || self.shared.sink.repeats_are_harmless() {
             return self.shared.start();
         }
         let (witness, after) = match (state.first_unsettled, state.last_settled) {
