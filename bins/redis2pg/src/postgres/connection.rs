@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgRow, PgSslMode};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Postgres};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Postgres};
 use sync_core::telemetry::metrics::Counter;
 use tokio::time::timeout;
 
@@ -23,8 +23,8 @@ const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
 pub(crate) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
 /// SQL that this program put together from its own words and quoted names.
-pub(crate) fn statement(sql: &str) -> Statement<'static> {
-    sqlx::query(AssertSqlSafe(sql.to_owned()))
+pub(crate) fn statement(sql: &str) -> Statement<'_> {
+    sqlx::query(sql)
 }
 
 /// How to connect, checked.
@@ -122,8 +122,7 @@ impl Connection {
     /// [`Connection::rollback`] end a transaction that one of them begins.
     pub(crate) async fn simple(&mut self, sql: &str) -> Result<(), Fault> {
         self.in_transaction |= sql.contains("BEGIN");
-        self.run(async |inner| inner.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))).await.map(drop))
-            .await
+        self.run(async |inner| inner.execute(sqlx::raw_sql(sql)).await.map(drop)).await
     }
 
     pub(crate) async fn commit(&mut self) -> Result<(), Fault> {

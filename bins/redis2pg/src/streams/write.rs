@@ -96,7 +96,7 @@ impl Statements {
     }
 }
 
-fn bind<'q>(sql: &str, rows: &'q Rows, of: &[usize]) -> crate::postgres::connection::Statement<'q> {
+fn bind<'q>(sql: &'q str, rows: &'q Rows, of: &[usize]) -> crate::postgres::connection::Statement<'q> {
     let pick = |texts: &'q [String]| of.iter().map(|&at| texts[at].as_str()).collect::<Vec<&str>>();
     let data: Vec<&str> = of.iter().map(|&at| rows.data(at)).collect();
     let times: Vec<_> = of.iter().map(|&at| rows.times[at]).collect();
