@@ -24,11 +24,11 @@ use crate::streams::order::{Order, Place};
 use crate::streams::row::{RowEncoder, Rows, unfit};
 use crate::streams::write::{Batch, Statements, fate};
 
-/// Rows of one statement: as many as a group has. Two groups are under way at once, on two connections; more at the same
-/// time cost PostgreSQL a third more for each row, since all of them write to the end of the same indexes.
-const BATCH_ROWS: usize = 4000;
-/// What its entries should occupy in memory.
-const BATCH_BYTES: usize = 8 << 20;
+/// Rows of one statement: half of what a group has. Two are written at once (`streams/order.rs`), and two more wait: while
+/// a group's fates are told and acknowledged and the next one is handed over, the server has enough to do.
+const BATCH_ROWS: usize = 2000;
+/// What its entries should occupy in memory: half of a group, too.
+const BATCH_BYTES: usize = 4 << 20;
 
 pub(crate) const OPERATIONS: &str =
     "Statements sent to PostgreSQL, those that begin and end a transaction included";
@@ -242,9 +242,16 @@ impl Job {
     async fn run(self) -> (Vec<(usize, Fate)>, Place) {
         let Self { group, places, mut place, turn, encoder, statements } = self;
         let mut fates = vec![Fate::Unknown; group.len()];
+        // No connection is idle while rows are made.
+        let entries = places.iter().map(|&at| (at, group[at].stream.spelled.as_str(), &group[at].entry));
+        let (rows, unfit) = Rows::of(entries, encoder);
+        for (at, reason) in unfit {
+            fates[at] = Fate::Unfit(reason);
+        }
+        place.may_begin().await;
         match turn.loan().await {
-            Ok(loan) => write(&group, &places, encoder, &statements, loan, &mut place, &mut fates).await,
-            Err(fault) => places.iter().for_each(|&at| fates[at] = fate(fault.clone())),
+            Ok(loan) => write(&group, &rows, &statements, loan, &place, &mut fates).await,
+            Err(fault) => rows.places.iter().for_each(|&at| fates[at] = fate(fault.clone())),
         }
         let is_done = |at: &usize| matches!(fates[*at], Fate::Delivered | Fate::Refused(_) | Fate::Unfit(_));
         let undone = places.iter().filter(|at| !is_done(at));
@@ -256,22 +263,16 @@ impl Job {
 
 async fn write(
     group: &[Record],
-    places: &[usize],
-    encoder: RowEncoder,
+    rows: &Rows,
     statements: &Statements,
     mut loan: Loan,
-    place: &mut Place,
+    place: &Place,
     fates: &mut [Fate],
 ) {
-    let entries = places.iter().map(|&at| (at, group[at].stream.spelled.as_str(), &group[at].entry));
-    let (rows, unfit) = Rows::of(entries, encoder);
-    for (at, reason) in unfit {
-        fates[at] = Fate::Unfit(reason);
-    }
     if rows.len() == 0 {
         return;
     }
-    let mut batch = Batch { group, rows: &rows, statements, fates: &mut *fates };
+    let mut batch = Batch { group, rows, statements, fates: &mut *fates };
     if let Err(fault) = batch.write(&mut loan, place).await {
         // Of several rows none has failed alone.
         let fault = match fault {

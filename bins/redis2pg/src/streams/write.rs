@@ -144,11 +144,7 @@ pub(crate) struct Batch<'a> {
 
 impl Batch<'_> {
     /// Writes it, in its place. On a fault nothing of it has taken effect, or (lost) nobody knows.
-    pub(crate) async fn write(
-        &mut self,
-        connection: &mut Connection,
-        place: &mut Place,
-    ) -> Result<(), Fault> {
+    pub(crate) async fn write(&mut self, connection: &mut Connection, place: &Place) -> Result<(), Fault> {
         let (all, twins) = self.distinct();
         self.write_distinct(connection, place, &all).await?;
         for (left_out, last) in twins {
@@ -163,7 +159,7 @@ impl Batch<'_> {
     async fn write_distinct(
         &mut self,
         connection: &mut Connection,
-        place: &mut Place,
+        place: &Place,
         all: &[usize],
     ) -> Result<(), Fault> {
         if place.must_wait() {
@@ -238,7 +234,7 @@ impl Batch<'_> {
     async fn within(
         &mut self,
         connection: &mut Connection,
-        place: &mut Place,
+        place: &Place,
         all: &[usize],
     ) -> Result<Turn, Fault> {
         match self.attempt(connection, all).await {
