@@ -1,0 +1,227 @@
+//! The two producers, from their making until they are given up, and what they hear from the brokers.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{
+    BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer,
+};
+use rdkafka::types::RDKafkaErrorCode as Code;
+use sync_core::bridge::Unreachable;
+use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
+
+use super::fault::{needs_human, words};
+use super::flight::Ticket;
+use super::settings::PRODUCER;
+use super::{Head, Line};
+
+/// An answer from the brokers may take so long.
+pub(super) const ANSWER: Duration = Duration::from_secs(5);
+/// What was confirmed may still be on its way here when the producers end.
+const LAST_REPORTS: Duration = Duration::from_secs(1);
+
+/// Many records a request, and when one is refused, an end to all.
+const MAIN: [(&str, &str); 3] =
+    [("enable.gapless.guarantee", "true"), ("linger.ms", "1"), ("batch.num.messages", "10000")];
+/// Each record is a request of its own.
+const SOLO: [(&str, &str); 2] = [("linger.ms", "0"), ("batch.num.messages", "1")];
+
+/// See the module.
+pub(super) struct Session {
+    main: Producer,
+    /// Made when it is needed.
+    solo: OnceLock<Result<Producer, KafkaError>>,
+    config: ClientConfig,
+    heard: Arc<Heard>,
+}
+
+/// What both producers have heard.
+#[derive(Debug, Default)]
+struct Heard {
+    /// The last thing that went wrong on a connection.
+    trouble: Mutex<Option<(Code, String)>>,
+    /// No broker can be reached, or a producer has ended.
+    down: Notify,
+}
+
+/// Gets what the client library calls back with.
+struct Reports(Arc<Heard>);
+
+/// Taking one apart takes a moment, and must not keep up who lets go of it last.
+struct Producer(Option<ThreadedProducer<Reports>>);
+
+impl Session {
+    /// Makes the main producer, and waits until a broker has answered.
+    pub(super) async fn connect(mut config: ClientConfig) -> Result<Arc<Self>, Unreachable> {
+        for (key, value) in PRODUCER {
+            config.set(key, value);
+        }
+        let heard = Arc::new(Heard::default());
+        let main = make(&config, &MAIN, &heard).map_err(|error| Unreachable {
+            reason: format!("the client library refuses the settings: {error}"),
+            needs_human: true,
+        })?;
+        let session = Arc::new(Self { main, solo: OnceLock::new(), config, heard });
+        let asked = session.clone();
+        let cluster = spawn_blocking(move || asked.main.get().client().fetch_cluster_id(ANSWER)).await;
+        match cluster.ok().flatten() {
+            Some(_) => Ok(session),
+            None => Err(session.unreachable("no answer")),
+        }
+    }
+
+    /// What keeps it from the brokers, as far as it has heard.
+    pub(super) fn unreachable(&self, otherwise: &str) -> Unreachable {
+        match self.heard.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            Some((code, reason)) => Unreachable { reason, needs_human: needs_human(code) },
+            None => Unreachable { reason: otherwise.to_owned(), needs_human: false },
+        }
+    }
+
+    /// Why it is of no use any more, if it is.
+    pub(super) fn fatal(&self) -> Option<(Code, String)> {
+        let solo = self.solo.get().and_then(|solo| solo.as_ref().ok());
+        [Some(&self.main), solo]
+            .into_iter()
+            .flatten()
+            .find_map(|producer| producer.get().client().fatal_error())
+    }
+
+    /// Returns when a producer has ended, or no broker can be reached (or could not, a moment ago).
+    pub(super) async fn down(&self) {
+        self.heard.down.notified().await;
+    }
+
+    /// Asks the brokers for a topic: the error that they have for it.
+    pub(super) async fn ask_for(self: &Arc<Self>, topic: &Arc<str>) -> Result<Option<Code>, Unreachable> {
+        let (session, name) = (self.clone(), topic.clone());
+        let asked = move || {
+            let metadata = session.main.get().client().fetch_metadata(Some(&name), ANSWER)?;
+            let error = metadata.topics().first().and_then(|topic| topic.error());
+            Ok::<_, KafkaError>(error.map(Code::from))
+        };
+        match spawn_blocking(asked).await {
+            Ok(Ok(error)) => {
+                // It answers: whatever was heard before is over.
+                *self.heard.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                Ok(error)
+            }
+            Ok(Err(error)) => Err(self.unreachable(&error.to_string())),
+            Err(_) => Err(self.unreachable("the client library failed")),
+        }
+    }
+
+    /// Hands a record to the main producer.
+    pub(super) fn send(
+        &self,
+        line: &Line,
+        value: &[u8],
+        head: Head,
+        ticket: Box<Ticket>,
+    ) -> Result<(), Code> {
+        self.main.send(line, value, head, ticket)
+    }
+
+    /// Hands a record to the other one.
+    pub(super) fn send_alone(
+        &self,
+        line: &Line,
+        value: &[u8],
+        head: Head,
+        ticket: Box<Ticket>,
+    ) -> Result<(), Code> {
+        let solo = self.solo.get_or_init(|| make(&self.config, &SOLO, &self.heard));
+        match solo {
+            Ok(solo) => solo.send(line, value, head, ticket),
+            Err(error) => {
+                tracing::debug!("no second producer: {error}");
+                Err(Code::Fail)
+            }
+        }
+    }
+
+    /// Nothing more is sent: what has no report gets one.
+    pub(super) fn give_up(&self) {
+        let solo = self.solo.get().and_then(|solo| solo.as_ref().ok());
+        for producer in [Some(&self.main), solo].into_iter().flatten() {
+            producer.get().purge(PurgeConfig::default().queue().inflight());
+        }
+    }
+
+    /// Waits for the reports of what was sent.
+    pub(super) async fn flush(self: Arc<Self>) {
+        let flushed = spawn_blocking(move || self.main.get().flush(LAST_REPORTS)).await;
+        tracing::debug!(?flushed, "the producer ends");
+    }
+}
+
+fn make(config: &ClientConfig, further: &[(&str, &str)], heard: &Arc<Heard>) -> Result<Producer, KafkaError> {
+    let mut config = config.clone();
+    for (key, value) in further {
+        // What a person set goes before what delivery does not depend on.
+        if config.get(key).is_none() {
+            config.set(*key, *value);
+        }
+    }
+    config.create_with_context(Reports(heard.clone())).map(|producer| Producer(Some(producer)))
+}
+
+impl Producer {
+    fn get(&self) -> &ThreadedProducer<Reports> {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+
+    fn send(&self, line: &Line, value: &[u8], head: Head, ticket: Box<Ticket>) -> Result<(), Code> {
+        let record = BaseRecord::with_opaque_to(&line.topic, ticket)
+            .key(&line.key[..])
+            .payload(value)
+            .headers(head.headers);
+        let record = match head.timestamp {
+            Some(timestamp) => record.timestamp(timestamp),
+            None => record,
+        };
+        self.get().send(record).map_err(|(error, _)| error.rdkafka_error_code().unwrap_or(Code::Fail))
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        let producer = self.0.take();
+        std::thread::spawn(move || drop(producer));
+    }
+}
+
+impl ClientContext for Reports {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        // What matters comes as an error, too, and is told once.
+        tracing::debug!("{facility}: {message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
+        tracing::debug!("{}: {reason}", words(code));
+        if matches!(code, Code::AllBrokersDown | Code::Fatal) {
+            self.0.down.notify_one();
+        }
+        // That all brokers are down says less than why each is.
+        if code != Code::AllBrokersDown {
+            let mut trouble = self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+            *trouble = Some((code, reason.to_owned()));
+        }
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = Box<Ticket>;
+
+    fn delivery(&self, report: &DeliveryResult<'_>, ticket: Box<Ticket>) {
+        match report {
+            Ok(_) => ticket.delivered(),
+            Err((error, _)) => ticket.failed(error.rdkafka_error_code().unwrap_or(Code::Fail)),
+        }
+    }
+}

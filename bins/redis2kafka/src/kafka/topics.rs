@@ -1,0 +1,115 @@
+//! What is known of topics: whether records may be sent there at once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rdkafka::types::RDKafkaErrorCode as Code;
+use sync_core::bridge::Fate;
+
+use super::fault::words;
+use super::session::Session;
+
+/// Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Topics(Arc<Mutex<HashMap<Arc<str>, State>>>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    /// The brokers have it.
+    open: bool,
+    /// It refused records; until one got there, each is sent alone.
+    refuses: bool,
+    /// It was not there when it was asked for; the brokers may be about to make it.
+    was_absent: bool,
+    /// It takes no records as old as those.
+    takes_no_old_time: bool,
+}
+
+impl Topics {
+    /// Whether records may go there at once, and together.
+    pub(super) fn is_open(&self, topic: &str) -> bool {
+        self.states().get(topic).is_some_and(|state| state.open && !state.refuses)
+    }
+
+    pub(super) fn refuses(&self, topic: &str) -> bool {
+        self.states().get(topic).is_some_and(|state| state.refuses)
+    }
+
+    /// Records to it were refused for the topic's sake, or it is gone.
+    pub(super) fn refused(&self, topic: &Arc<str>) {
+        self.change(topic, |state| (state.open, state.refuses) = (false, true));
+    }
+
+    /// A record got there.
+    pub(super) fn took(&self, topic: &Arc<str>) {
+        self.change(topic, |state| state.refuses = false);
+    }
+
+    pub(super) fn takes_no_old_time(&self, topic: &str) -> bool {
+        self.states().get(topic).is_some_and(|state| state.takes_no_old_time)
+    }
+
+    /// The brokers refused a record for its time, and took it with the present one.
+    pub(super) fn took_without_its_time(&self, topic: &Arc<str>) {
+        if !self.takes_no_old_time(topic) {
+            tracing::warn!(
+                "topic {topic} refuses the time in the entries' IDs (message.timestamp.before.max.ms or …after.max.ms): \
+                 its records bear the time of sending from now on"
+            );
+            self.change(topic, |state| state.takes_no_old_time = true);
+        }
+    }
+
+    /// Some topic that the brokers have.
+    pub(super) fn an_open_one(&self) -> Option<Arc<str>> {
+        self.states().iter().find(|(_, state)| state.open).map(|(topic, _)| topic.clone())
+    }
+
+    /// Another producer knows nothing of any topic.
+    pub(super) fn close_all(&self) {
+        self.states().values_mut().for_each(|state| state.open = false);
+    }
+
+    /// Asks for it where that was not done yet; `Err` is what becomes of its records.
+    pub(super) async fn open(&self, session: &Arc<Session>, topic: &Arc<str>) -> Result<(), Fate> {
+        if self.states().get(topic).is_some_and(|state| state.open) {
+            return Ok(());
+        }
+        let Ok(answer) = session.ask_for(topic).await else { return Err(Fate::Unknown) };
+        let was_absent = self.states().get(topic).is_some_and(|state| state.was_absent);
+        self.change(topic, |state| {
+            state.open = answer.is_none();
+            state.was_absent = answer == Some(Code::UnknownTopicOrPartition);
+        });
+        match answer {
+            None => Ok(()),
+            // Asking for it makes it, where the brokers make topics by themselves; that takes a moment.
+            Some(Code::UnknownTopicOrPartition) if !was_absent => {
+                Err(Fate::Busy(format!("topic {topic} does not exist (yet)")))
+            }
+            Some(Code::LeaderNotAvailable) => Err(Fate::Busy(format!("topic {topic} has no leader (yet)"))),
+            Some(Code::UnknownTopicOrPartition) => Err(Fate::Held(format!(
+                "topic {topic} does not exist, and the brokers do not make it (auto.create.topics.enable): create it"
+            ))),
+            Some(code) => Err(Fate::Held(of_topic(topic, code))),
+        }
+    }
+
+    fn change(&self, topic: &Arc<str>, change: impl FnOnce(&mut State)) {
+        change(self.states().entry(topic.clone()).or_default());
+    }
+
+    fn states(&self) -> MutexGuard<'_, HashMap<Arc<str>, State>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the brokers say of a topic.
+pub(super) fn of_topic(topic: &str, code: Code) -> String {
+    match code {
+        Code::TopicAuthorizationFailed => format!(
+            "not permitted to write to topic {topic}: the user needs the operations WRITE and DESCRIBE there ({code:?})"
+        ),
+        code => format!("topic {topic} takes no records: {}", words(code)),
+    }
+}

@@ -1,0 +1,11 @@
+//! Redis streams to Kafka topics: complete, in order per stream.
+
+mod cli;
+mod commands;
+mod kafka;
+mod message;
+#[doc(hidden)]
+pub mod program;
+mod settings;
+mod sink;
+mod topic;

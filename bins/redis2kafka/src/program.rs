@@ -1,0 +1,45 @@
+//! What the binary does: its command line, wired to the loop that all bridges share.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use sync_core::program::{Program, Surroundings, operate, run_bridge};
+use sync_core::run::run;
+
+use crate::cli::{self, Cli, Command};
+use crate::commands;
+use crate::kafka::Kafka;
+use crate::settings::Settings;
+use crate::sink::KafkaSink;
+
+const PROGRAM: Program = Program { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") };
+
+/// The `main` of the binary.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let inputs = cli.settings.inputs();
+    match cli.command.unwrap_or(Command::Run) {
+        Command::Run => run_bridge(PROGRAM, inputs, bridge),
+        Command::Check(arguments) => {
+            operate(PROGRAM, &inputs, async |loaded| commands::check(loaded, &arguments).await)
+        }
+        Command::Monitor(arguments) => {
+            operate(PROGRAM, &inputs, async |loaded| commands::monitor(loaded, &arguments).await)
+        }
+        Command::DeadLetters(command) => {
+            operate(PROGRAM, &inputs, async |loaded| commands::dead_letters(loaded, command).await)
+        }
+        Command::Completions { shell } => {
+            cli::print_completions(shell);
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+async fn bridge(settings: Settings, around: Surroundings) -> anyhow::Result<()> {
+    let kafka = Kafka::new(&settings.kafka, Some(around.health().clone()));
+    let sink = KafkaSink::new(&settings, kafka);
+    let Settings { redis, streams, kafka, .. } = settings;
+    run(around.bridge(sink, kafka.retry, redis, streams)).await?;
+    Ok(())
+}
