@@ -101,6 +101,9 @@ impl Kafka {
                     continue;
                 }
             }
+            if !self.session().as_ref().is_some_and(|current| Arc::ptr_eq(current, &session)) {
+                return Lost { reason: "closed".into(), by_conflict: false };
+            }
             if let Some((code, reason)) = session.fatal() {
                 session.give_up();
                 let reason = match code {

@@ -91,7 +91,7 @@ impl Session {
             .find_map(|producer| producer.get().client().fatal_error())
     }
 
-    /// Returns when a producer has ended, or no broker can be reached (or could not, a moment ago).
+    /// Returns when it has ended, or no broker can be reached (or could not, a moment ago).
     pub(super) async fn down(&self) {
         self.heard.down.notified().await;
     }
@@ -144,8 +144,9 @@ impl Session {
         }
     }
 
-    /// Nothing more is sent: what has no report gets one.
+    /// Nothing more is sent: what has no report gets one, and who waits for its end hears of it.
     pub(super) fn give_up(&self) {
+        self.heard.down.notify_one();
         let solo = self.solo.get().and_then(|solo| solo.as_ref().ok());
         for producer in [Some(&self.main), solo].into_iter().flatten() {
             producer.get().purge(PurgeConfig::default().queue().inflight());
