@@ -10,12 +10,11 @@ use futures_util::future::{BoxFuture, join, join_all};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use sync_core::bridge::{Delivery, Fate, Lost, Unreachable};
 use sync_core::telemetry::health::{Health, Severity};
-use tokio::sync::watch;
 use tokio::time::{Instant, interval};
 
 use super::fault::{Blame, blame, words};
 use super::flight::{Failed, Flight};
-use super::lines::{Lines, Way};
+use super::lines::{Care, Lines, Way};
 use super::session::Session;
 use super::settings::KafkaSettings;
 use super::topics::{Topics, of_topic};
@@ -168,17 +167,19 @@ impl Kafka {
                         }
                     }
                 }
-                Way::Care(before) => careful.push(sending.clone().careful(index, before)),
+                Way::Care(care) => careful.push(tokio::spawn(sending.clone().careful(index, care))),
                 Way::Back => {}
             }
         }
+        place.is_sent();
         let departure = self.departs();
         async move {
             let (failed, careful) = join(straight.end(), join_all(careful)).await;
             for (at, _) in failed {
                 fates[at] = Fate::Unknown;
             }
-            for (at, fate) in careful.into_iter().flatten() {
+            // A task that fails says nothing: unknown.
+            for (at, fate) in careful.into_iter().flatten().flatten() {
                 fates[at] = fate;
             }
             drop(departure);
@@ -302,14 +303,12 @@ impl Sending {
         })
     }
 
-    /// Sends the records of a line once all before them have their fates: together where that is no risk, else one by one.
-    async fn careful(self, index: usize, before: Option<watch::Receiver<()>>) -> Vec<(usize, Fate)> {
+    /// Sends the records of a line, behind those before them: together where that is no risk, else one by one, each once
+    /// all before it have their fates.
+    async fn careful(self, index: usize, mut care: Care) -> Vec<(usize, Fate)> {
         let Self { kafka, session, lines, .. } = &self;
         let (line, known) = (&lines[index], &kafka.0.lines);
-        if let Some(mut before) = before {
-            // It sends nothing: it ends.
-            let _ = before.changed().await;
-        }
+        care.before_is_sent().await;
         if known.is_undone(&line.name) {
             return Vec::new();
         }
@@ -335,6 +334,7 @@ impl Sending {
             }
             let landed =
                 std::mem::replace(&mut together, Together { flight: self.flight(), sent: Vec::new() });
+            care.before_has_its_fates().await;
             fates.extend(landed.land().await);
             if known.is_undone(&line.name) {
                 break;
@@ -347,6 +347,8 @@ impl Sending {
                 break;
             }
         }
+        // What is handed over from now on may be sent behind these.
+        drop(care);
         fates.extend(together.land().await);
         let delivered = fates.iter().filter(|(_, fate)| *fate == Fate::Delivered).count();
         if suspect && delivered == line.records.len() {

@@ -3,8 +3,9 @@
 //!
 //! A line goes *straight* as long as nothing is known against it: its records are sent at once, behind those of earlier
 //! batches, and the main producer keeps their order. It goes with *care* when a record of it was refused in a batch of
-//! several, when one is long, or when its topic is not known to take records: then it waits until all that was handed over
-//! before has its fate. So does whatever is handed over behind it.
+//! several, when one is long, or when its topic is not known to take records: then a task of its own ([`Care`]) sends it,
+//! behind what was handed over before, record by record if need be; and so does another one with whatever is handed over
+//! before that task has sent all it has.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,10 +18,11 @@ pub(crate) struct Lines(Arc<Mutex<HashMap<Arc<str>, State>>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Batches with records of it, the last of which tells when it has all its fates.
+    /// Batches with records of it.
     batches: usize,
+    /// The last of them.
     last: Option<Batch>,
-    /// Of these, those that go with care.
+    /// Tasks that have not sent all they have.
     careful: usize,
     /// A record came back undone, and the batch's giver may not know it yet.
     undone: bool,
@@ -28,49 +30,68 @@ struct State {
     suspect: bool,
 }
 
-/// Ends when its sender is dropped.
-type Batch = watch::Receiver<()>;
+/// What a batch tells those behind it.
+#[derive(Clone, Debug)]
+struct Batch {
+    sent: Told,
+    has_its_fates: Told,
+}
+
+/// Told by the end of all its senders.
+type Told = watch::Receiver<()>;
+type Tell = watch::Sender<()>;
 
 /// How the records of a line are to be sent.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Way {
     Straight,
-    /// Once the batch before it has all its fates, if there is one.
-    Care(Option<Batch>),
+    Care(Care),
     /// Not at all: an earlier record came back.
     Back,
+}
+
+/// Held until the records of a line are sent.
+#[derive(Debug)]
+pub(crate) struct Care {
+    lines: Lines,
+    name: Arc<str>,
+    before: Option<Batch>,
+    _sent: Tell,
 }
 
 /// A batch's place behind those before it, until its giver has the fates.
 #[derive(Debug)]
 pub(crate) struct Place {
     lines: Lines,
-    names: Vec<(Arc<str>, bool)>,
-    fates: Option<watch::Sender<()>>,
+    names: Vec<Arc<str>>,
+    sent: Option<Tell>,
+    fates: Option<Tell>,
 }
 
 impl Lines {
     /// A batch takes its place. `with_care` says of each line whether it has to go with care for the batch's own sake.
     pub(crate) fn take<'a>(&self, lines: impl Iterator<Item = (&'a Arc<str>, bool)>) -> (Place, Vec<Way>) {
-        let (fates, batch) = watch::channel(());
-        let mut names = Vec::new();
-        let mut ways = Vec::new();
+        let (sent, was_sent) = watch::channel(());
+        let (fates, has_its_fates) = watch::channel(());
+        let batch = Batch { sent: was_sent, has_its_fates };
+        let (mut names, mut ways) = (Vec::new(), Vec::new());
         let mut states = self.states();
         for (name, with_care) in lines {
             let state = states.entry(name.clone()).or_default();
             state.batches += 1;
             let before = state.last.replace(batch.clone());
-            let care = !state.undone && (with_care || state.suspect || state.careful > 0);
-            state.careful += usize::from(care);
-            names.push((name.clone(), care));
-            ways.push(match () {
-                () if state.undone => Way::Back,
-                () if care => Way::Care(before),
-                () => Way::Straight,
+            names.push(name.clone());
+            ways.push(if state.undone {
+                Way::Back
+            } else if with_care || state.suspect || state.careful > 0 {
+                state.careful += 1;
+                Way::Care(Care { lines: self.clone(), name: name.clone(), before, _sent: sent.clone() })
+            } else {
+                Way::Straight
             });
         }
         drop(states);
-        (Place { lines: self.clone(), names, fates: Some(fates) }, ways)
+        (Place { lines: self.clone(), names, sent: Some(sent), fates: Some(fates) }, ways)
     }
 
     /// A record came back: nothing handed over from now on is sent, until its giver has been told.
@@ -101,6 +122,11 @@ impl Lines {
 }
 
 impl Place {
+    /// What goes straight is sent.
+    pub(crate) fn is_sent(&mut self) {
+        self.sent = None;
+    }
+
     /// The batch has all its fates: what waits behind it may go.
     pub(crate) fn has_its_fates(&mut self) {
         self.fates = None;
@@ -111,10 +137,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.has_its_fates();
         let mut states = self.lines.states();
-        for (name, care) in &self.names {
+        for name in &self.names {
             let Some(state) = states.get_mut(name) else { continue };
             state.batches -= 1;
-            state.careful -= usize::from(*care);
             if state.batches == 0 {
                 // Its giver begins anew with the first one that is undone.
                 state.undone = false;
@@ -127,8 +152,35 @@ impl Drop for Place {
     }
 }
 
+impl Care {
+    /// All that was handed over before is sent.
+    pub(crate) async fn before_is_sent(&mut self) {
+        if let Some(before) = &mut self.before {
+            // Nothing is ever sent through it: it ends.
+            let _ = before.sent.changed().await;
+        }
+    }
+
+    /// All that was handed over before has its fate.
+    pub(crate) async fn before_has_its_fates(&mut self) {
+        if let Some(before) = &mut self.before {
+            let _ = before.has_its_fates.changed().await;
+        }
+    }
+}
+
+impl Drop for Care {
+    fn drop(&mut self) {
+        if let Some(state) = self.lines.states().get_mut(&self.name) {
+            state.careful = state.careful.saturating_sub(1);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     fn take(lines: &Lines, name: &str, care: bool) -> (Place, Way) {
@@ -139,18 +191,16 @@ mod tests {
     #[test]
     fn straight_until_something_is_known_against_it() {
         let lines = Lines::default();
-        let (first, way) = take(&lines, "a", false);
+        let (_first, way) = take(&lines, "a", false);
         assert!(matches!(way, Way::Straight));
-        let (second, way) = take(&lines, "a", true);
-        assert!(matches!(way, Way::Care(Some(_))));
-        let (third, way) = take(&lines, "a", false);
-        assert!(matches!(way, Way::Care(Some(_))), "behind one with care");
+        let (_second, with_care) = take(&lines, "a", true);
+        let (_third, behind_it) = take(&lines, "a", false);
+        assert!(matches!((&with_care, &behind_it), (Way::Care(_), Way::Care(_))));
         assert!(matches!(take(&lines, "b", false).1, Way::Straight));
-        drop((first, second));
-        assert!(matches!(take(&lines, "a", false).1, Way::Care(Some(_))));
-        drop(third);
+        drop(with_care);
+        assert!(matches!(take(&lines, "a", false).1, Way::Care(_)), "the one behind it has not sent all yet");
+        drop(behind_it);
         assert!(matches!(take(&lines, "a", false).1, Way::Straight));
-        assert!(lines.states().is_empty());
     }
 
     #[test]
@@ -165,6 +215,7 @@ mod tests {
         assert!(lines.is_undone("a"), "the second one's giver does not know yet");
         drop((second, third));
         assert!(matches!(take(&lines, "a", false).1, Way::Straight));
+        assert!(lines.states().is_empty());
     }
 
     #[test]
@@ -174,20 +225,24 @@ mod tests {
         lines.suspect("a", true);
         drop(place);
         let (place, way) = take(&lines, "a", false);
-        assert!(matches!(way, Way::Care(None)), "{way:?}");
+        assert!(matches!(way, Way::Care(_)), "{way:?}");
         lines.suspect("a", false);
-        drop(place);
+        drop((place, way));
         assert!(lines.states().is_empty());
     }
 
     #[tokio::test]
-    async fn what_waits_goes_when_the_batch_before_has_its_fates() {
+    async fn what_waits_goes_when_the_batch_before_is_sent_and_goes_alone_when_that_has_its_fates() {
         let lines = Lines::default();
-        let (mut first, _) = take(&lines, "a", false);
-        let (_second, way) = take(&lines, "a", true);
-        let Way::Care(Some(mut before)) = way else { panic!("{way:?}") };
-        assert!(before.has_changed().is_ok());
+        let (mut first, with_care) = take(&lines, "a", true);
+        let (_second, way) = take(&lines, "a", false);
+        let Way::Care(mut care) = way else { panic!("{way:?}") };
+        first.is_sent();
+        assert!(care.before_is_sent().now_or_never().is_none(), "some of it goes with care");
+        drop(with_care);
+        care.before_is_sent().await;
+        assert!(care.before_has_its_fates().now_or_never().is_none());
         first.has_its_fates();
-        assert!(before.changed().await.is_err());
+        care.before_has_its_fates().await;
     }
 }
