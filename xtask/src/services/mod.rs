@@ -4,6 +4,7 @@
 //! A [`Fleet`] is one set of servers with one directory. The tests share `target/services`; the demo and the bench
 //! have their own. A new kind of server is a variant of [`Service`] and a file beside `redis.rs`.
 
+mod kafka;
 mod mosquitto;
 mod ports;
 pub(crate) mod postgres;
@@ -38,6 +39,8 @@ pub(crate) enum Service {
     Mosquitto,
     /// One PostgreSQL, plain and TLS on one port, a superuser with a password
     Postgres,
+    /// One Apache Kafka: plain, TLS, users with passwords, and both
+    Kafka,
     /// A second Redis, to be written to: the demo's and the bench's
     Target,
 }
@@ -55,15 +58,16 @@ pub(crate) struct Place {
 type Ports = BTreeMap<String, u16>;
 
 impl Service {
-    const ALL: [Self; 4] = [Self::Redis, Self::Mosquitto, Self::Postgres, Self::Target];
+    const ALL: [Self; 5] = [Self::Redis, Self::Mosquitto, Self::Postgres, Self::Kafka, Self::Target];
     /// What the tests share; of everything else they start their own.
-    pub(crate) const SHARED: [Self; 3] = [Self::Redis, Self::Mosquitto, Self::Postgres];
+    pub(crate) const SHARED: [Self; 4] = [Self::Redis, Self::Mosquitto, Self::Postgres, Self::Kafka];
 
     fn name(self) -> &'static str {
         match self {
             Self::Redis => "redis",
             Self::Mosquitto => "mosquitto",
             Self::Postgres => "postgres",
+            Self::Kafka => "kafka",
             Self::Target => "target",
         }
     }
@@ -73,6 +77,7 @@ impl Service {
             Self::Redis | Self::Target => redis::TOOLS,
             Self::Mosquitto => mosquitto::TOOLS,
             Self::Postgres => postgres::TOOLS,
+            Self::Kafka => kafka::TOOLS,
         }
     }
 
@@ -81,6 +86,7 @@ impl Service {
             Self::Redis | Self::Target => redis::PORTS,
             Self::Mosquitto => mosquitto::PORTS,
             Self::Postgres => postgres::PORTS,
+            Self::Kafka => kafka::PORTS,
         }
     }
 
@@ -90,13 +96,14 @@ impl Service {
             Self::Redis | Self::Target => Ok(vec![redis::start(place)?]),
             Self::Mosquitto => Ok(vec![mosquitto::start(place)?]),
             Self::Postgres => Ok(vec![postgres::start(place)?]),
+            Self::Kafka => Ok(vec![kafka::start(place)?]),
         }
     }
 
     /// What asks it to end now, whoever is connected.
     fn stop_signal(self) -> Signal {
         match self {
-            Self::Redis | Self::Mosquitto | Self::Target => Signal::TERM,
+            Self::Redis | Self::Mosquitto | Self::Kafka | Self::Target => Signal::TERM,
             Self::Postgres => postgres::STOP_SIGNAL,
         }
     }
@@ -107,6 +114,7 @@ impl Service {
             Self::Redis => redis::exports(place),
             Self::Mosquitto => mosquitto::exports(place),
             Self::Postgres => postgres::exports(place)?,
+            Self::Kafka => kafka::exports(place)?,
             Self::Target => Vec::new(),
         })
     }
@@ -266,7 +274,7 @@ impl Place {
 fn await_ready(mut child: Child, log: &Path, mut ready: impl FnMut(u32) -> bool) -> Result<Child> {
     let mut ended = false;
     let pid = child.id();
-    let up = crate::process::wait_until(Duration::from_secs(20), || {
+    let up = crate::process::wait_until(Duration::from_secs(60), || {
         ended = !matches!(child.try_wait(), Ok(None));
         ended || ready(pid)
     });
