@@ -13,6 +13,7 @@
 
 pub mod bridge;
 pub mod cluster;
+pub mod kafka;
 pub mod oracle;
 pub mod postgres;
 pub mod redis;
