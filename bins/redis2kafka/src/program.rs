@@ -6,6 +6,7 @@ use clap::Parser as _;
 use sync_core::program::{Program, Surroundings, operate, run_bridge};
 use sync_core::run::run;
 
+use crate::buffer::{BufferSink, SHARDS, Sender, Wake};
 use crate::cli::{self, Cli, Command};
 use crate::commands;
 use crate::kafka::Kafka;
@@ -38,8 +39,20 @@ pub fn main() -> ExitCode {
 
 async fn bridge(settings: Settings, around: Surroundings) -> anyhow::Result<()> {
     let kafka = Kafka::new(&settings.kafka, Some(around.health().clone()));
-    let sink = KafkaSink::new(&settings, kafka);
-    let Settings { redis, streams, kafka, .. } = settings;
-    run(around.bridge(sink, kafka.retry, redis, streams)).await?;
+    let retry = settings.kafka.retry;
+    match &settings.buffer {
+        None => {
+            let sink = KafkaSink::new(&settings, kafka);
+            run(around.bridge(sink, retry, settings.redis, settings.streams)).await?;
+        }
+        Some(buffer) => {
+            let wake = Wake::default();
+            let sink = BufferSink::new(&settings, buffer, kafka.clone(), wake.clone())?;
+            sink.refuse_unsafe().await?;
+            let sender = Sender::new(buffer, retry, kafka, wake, around.health(), around.metrics())?;
+            let bridge = around.bridge(sink, buffer.redis.retry, settings.redis, settings.streams);
+            run(bridge.beside_in_shards(SHARDS, |shards| sender.run(shards))).await?;
+        }
+    }
     Ok(())
 }
