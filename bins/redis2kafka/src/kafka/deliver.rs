@@ -94,7 +94,7 @@ impl Kafka {
         let mut look = interval(STALLED / 6);
         loop {
             tokio::select! {
-                () = session.down() => {}
+                () = session.trouble() => {}
                 _ = look.tick() => {
                     self.look_at_what_is_under_way(since);
                     continue;
