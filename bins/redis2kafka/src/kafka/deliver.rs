@@ -279,6 +279,10 @@ impl Sending {
         if self.kafka.0.topics.takes_no_old_time(&line.topic) {
             head.timestamp = None;
         }
+        if line.records.first() == Some(&at) {
+            // The oldest of them.
+            self.kafka.0.topics.look_at_the_time(&line.topic, head.timestamp);
+        }
         match self.session.send(line, value, head, flight.ticket(index, at)) {
             Ok(()) => Sent::Yes,
             Err(code) => {

@@ -35,6 +35,7 @@ pub(super) struct Session {
     main: Producer,
     /// Made when it is needed.
     solo: OnceLock<Result<Producer, KafkaError>>,
+    /// What every client of it is made with.
     config: ClientConfig,
     heard: Arc<Heard>,
 }
@@ -72,6 +73,10 @@ impl Session {
             Some(_) => Ok(session),
             None => Err(session.unreachable("no answer")),
         }
+    }
+
+    pub(super) fn config(&self) -> &ClientConfig {
+        &self.config
     }
 
     /// What keeps it from the brokers, as far as it has heard.

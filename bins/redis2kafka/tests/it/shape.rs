@@ -115,3 +115,24 @@ fn check_says_what_would_be_read() {
     }
     wait_until("nothing was sent", || (), || brokers.read(&topic).is_empty());
 }
+
+#[test]
+fn entries_older_than_the_topic_keeps_are_told_once() {
+    let brokers = Brokers::shared();
+    let topic = test_kit::unique("short-");
+    brokers.create(&topic, 1, &[("retention.ms", "86400000")]);
+    let scene = Scene::between(Redis::start(), brokers, topic, |setup| setup);
+    scene.add(0, "s", "1651234567890-0", "1");
+    scene.records(1);
+    wait_until(
+        "it is told",
+        || scene.bridge.lines(),
+        || {
+            scene.add(0, "s", "*", "1");
+            scene.add(0, "t", "1651234567890-*", "1");
+            !scene.bridge.lines_with("keeps records for 86400 s").is_empty()
+        },
+    );
+    assert_eq!(scene.bridge.lines_with("keeps records for 86400 s").len(), 1);
+    scene.end(&[]);
+}
