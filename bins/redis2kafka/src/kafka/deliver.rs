@@ -393,19 +393,17 @@ impl Sending {
                     return Fate::Delivered;
                 }
                 Some(Code::InvalidTimestamp) if has_time => with_its_time = false,
-                Some(code) => return self.refused(line, code, value.len()),
+                Some(code) => return self.refused(line, code),
             }
         }
     }
 
-    /// A record failed alone.
-    fn refused(&self, line: &Line, code: Code, length: usize) -> Fate {
+    /// A record failed alone. The words are the same for all that fail alike: several such are the topic's fault.
+    fn refused(&self, line: &Line, code: Code) -> Fate {
         match blame(code) {
-            Blame::Record => Fate::Refused(format!(
-                "topic {} refuses the record of {length} bytes: {}",
-                line.topic,
-                words(code)
-            )),
+            Blame::Record => {
+                Fate::Refused(format!("topic {} refuses the record: {}", line.topic, words(code)))
+            }
             Blame::Topic => {
                 self.kafka.0.topics.refused(&line.topic);
                 Fate::Held(of_topic(&line.topic, code))
