@@ -1,6 +1,7 @@
 //! Everything that speaks to the source Redis. Nothing here decides what to do about a failure: it says what
 //! failed ([`Fault`]), and the lane decides.
 
+pub(crate) mod cleanup;
 pub mod cluster;
 pub(crate) mod commands;
 pub mod connection;
@@ -10,6 +11,7 @@ pub mod entries;
 pub mod groups;
 pub(crate) mod ownership;
 pub(crate) mod reply;
+pub(crate) mod script;
 pub mod statistics;
 
 use fred::error::{Error, ErrorKind};
