@@ -11,6 +11,7 @@
     reason = "no runtime and no paused clock here, and what was measured is to be seen"
 )]
 
+mod cleanup;
 mod crash;
 mod harness;
 mod order;
