@@ -5,6 +5,7 @@ mod cli;
 mod commands;
 mod kafka;
 mod message;
+mod process;
 #[doc(hidden)]
 pub mod program;
 mod settings;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use sync_core::program::BridgeSettings;
 use sync_core::settings::rules;
 use sync_core::settings::shared::{
-    GENERAL_GROUP, SOURCE_REDIS_GROUP, STREAMS_GROUP, TARGET_REDIS, TEXT_GROUP,
+    GENERAL_GROUP, SOURCE_REDIS_GROUP, STREAM_CLEANUP, STREAMS_GROUP, TARGET_REDIS, TEXT_GROUP,
 };
 use sync_core::settings::{
-    Bridge, GeneralSettings, Group, Inputs, Loaded, Mistakes, Reader, RedisSettings, Setting, StreamSettings,
-    TextSettings, load,
+    Bridge, Cleanup, GeneralSettings, Group, Inputs, Loaded, Mistakes, Reader, RedisSettings, Setting,
+    StreamSettings, TextSettings, load,
 };
 
 use crate::kafka::settings::{KAFKA_GROUP, KafkaSettings};
@@ -105,6 +105,7 @@ pub(crate) static BRIDGE: Bridge = Bridge {
     groups: &[
         Group { title: "Source Redis", settings: SOURCE_REDIS_GROUP },
         Group { title: "Streams", settings: STREAMS_GROUP },
+        Group { title: "Clean-up", settings: &[&STREAM_CLEANUP] },
         Group { title: "Topics", settings: &[&TOPIC, &TOPIC_MAP] },
         Group { title: "Values", settings: TEXT_GROUP },
         Group { title: "Kafka", settings: &KAFKA_GROUP },
@@ -128,7 +129,8 @@ impl BridgeSettings for Settings {
     fn load(inputs: &Inputs) -> Result<Loaded<Self>, Mistakes> {
         load(&BRIDGE, inputs, |reader| {
             let redis = RedisSettings::read(reader);
-            let streams = StreamSettings::read(reader, redis.db);
+            let streams =
+                StreamSettings { cleanup: Cleanup::read(reader), ..StreamSettings::read(reader, redis.db) };
             let map: TopicMap = reader.optional(&TOPIC_MAP, topic::topic_map).unwrap_or_default();
             let other = reader.value(&TOPIC, topic::topic);
             Self {

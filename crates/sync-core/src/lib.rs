@@ -1,6 +1,7 @@
 //! What the bridges share.
 pub mod bridge;
 mod budget;
+mod cleaning;
 pub mod commands;
 mod lane;
 mod lease;

@@ -2,8 +2,9 @@
 //!
 //! `keeper.rs` keeps the sink connected, `search.rs` looks for streams, `ownership.rs` says which of them are this
 //! process's, `deal.rs` deals these out to lanes, `databases.rs` tells work beside the streams which whole databases,
-//! or which shards of something else, are.
+//! or which shards of something else, are, `cleanup.rs` deletes what no consumer group needs any more.
 
+mod cleanup;
 mod databases;
 mod deal;
 mod keeper;
@@ -19,6 +20,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use self::cleanup::Sweeper;
 pub use self::databases::{Databases, Tenure};
 use self::deal::{Around, Dealer};
 pub use self::keeper::Keeper;
@@ -26,6 +28,7 @@ use self::ownership::{NotJoined, Ownership, Term};
 use self::search::Search;
 use crate::bridge::{Sink, Unreachable};
 use crate::budget::{Budget, READ_BUDGET};
+use crate::cleaning::Cleaning;
 use crate::lane::Shared;
 use crate::rate_limit::RateLimiter;
 use crate::redis::connection::{Connector, ConnectorError};
@@ -220,6 +223,7 @@ pub async fn run<S: Sink>(mut bridge: Bridge<S>) -> Result<(), StartError> {
         redis_retry: bridge.redis.retry,
         health_check: bridge.redis.health_check_interval,
         sink_retry: bridge.sink_retry,
+        cleaning: Cleaning::new(bridge.streams.cleanup, &bridge.metrics),
         budget,
         limiter: bridge.limiter,
         health: bridge.health,
@@ -247,6 +251,7 @@ pub async fn run<S: Sink>(mut bridge: Bridge<S>) -> Result<(), StartError> {
         .map(|work| begin_beside(work, ends.databases, &shared, bridge.parts, bridge.live.clone()));
     let sharing = sharing.zip(term).map(|(ownership, term)| tokio::spawn(ownership.keep(term)));
     let counting = tokio::spawn(shared.statistics.clone().run(stop.clone()));
+    let cleaning = Sweeper::new(shared.clone()).map(|sweeper| tokio::spawn(sweeper.run(stop.clone())));
     let (tell_found, found) = mpsc::channel(1);
     let (failed, hear_failed) = mpsc::channel(1);
     if shared.settings.enabled {
@@ -282,8 +287,11 @@ pub async fn run<S: Sink>(mut bridge: Bridge<S>) -> Result<(), StartError> {
         // Nothing of it may go on once others may have what it works on.
         let _ = beside.await;
     }
-    // It only reads, and was told to stop with the lanes.
+    // They were told to stop with the lanes, and leave nothing half done.
     let _ = timeout_at(deadline, counting).await;
+    if let Some(cleaning) = cleaning {
+        let _ = timeout_at(deadline, cleaning).await;
+    }
     if let Some(sharing) = sharing {
         // Nothing is read any more: the others may have it.
         ends.leave.request();

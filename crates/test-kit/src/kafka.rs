@@ -167,7 +167,8 @@ impl Brokers {
         self.read(topic)
     }
 
-    fn held(&self, topic: &str) -> i64 {
+    /// How many records it holds.
+    pub fn held(&self, topic: &str) -> i64 {
         let consumer = self.consumer();
         let partitions = self.partitions(topic).unwrap_or_default();
         let of = |partition: &i32| {

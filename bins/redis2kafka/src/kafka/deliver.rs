@@ -94,7 +94,7 @@ impl Kafka {
         let mut look = interval(STALLED / 6);
         loop {
             tokio::select! {
-                () = session.down() => {}
+                () = session.trouble() => {}
                 _ = look.tick() => {
                     self.look_at_what_is_under_way(since);
                     continue;
@@ -279,6 +279,10 @@ impl Sending {
         if self.kafka.0.topics.takes_no_old_time(&line.topic) {
             head.timestamp = None;
         }
+        if line.records.first() == Some(&at) {
+            // The oldest of them.
+            self.kafka.0.topics.look_at_the_time(&line.topic, head.timestamp);
+        }
         match self.session.send(line, value, head, flight.ticket(index, at)) {
             Ok(()) => Sent::Yes,
             Err(code) => {
@@ -389,19 +393,17 @@ impl Sending {
                     return Fate::Delivered;
                 }
                 Some(Code::InvalidTimestamp) if has_time => with_its_time = false,
-                Some(code) => return self.refused(line, code, value.len()),
+                Some(code) => return self.refused(line, code),
             }
         }
     }
 
-    /// A record failed alone.
-    fn refused(&self, line: &Line, code: Code, length: usize) -> Fate {
+    /// A record failed alone. The words are the same for all that fail alike: several such are the topic's fault.
+    fn refused(&self, line: &Line, code: Code) -> Fate {
         match blame(code) {
-            Blame::Record => Fate::Refused(format!(
-                "topic {} refuses the record of {length} bytes: {}",
-                line.topic,
-                words(code)
-            )),
+            Blame::Record => {
+                Fate::Refused(format!("topic {} refuses the record: {}", line.topic, words(code)))
+            }
             Blame::Topic => {
                 self.kafka.0.topics.refused(&line.topic);
                 Fate::Held(of_topic(&line.topic, code))

@@ -14,6 +14,7 @@ mod deliver;
 mod fault;
 mod flight;
 mod lines;
+mod retention;
 mod session;
 pub(crate) mod settings;
 mod topics;

@@ -35,6 +35,7 @@ pub(super) struct Session {
     main: Producer,
     /// Made when it is needed.
     solo: OnceLock<Result<Producer, KafkaError>>,
+    /// What every client of it is made with.
     config: ClientConfig,
     heard: Arc<Heard>,
 }
@@ -44,8 +45,8 @@ pub(super) struct Session {
 struct Heard {
     /// The last thing that went wrong on a connection.
     trouble: Mutex<Option<(Code, String)>>,
-    /// No broker can be reached, or a producer has ended.
-    down: Notify,
+    /// Something went wrong: a connection, or a producer as a whole.
+    something: Notify,
 }
 
 /// Gets what the client library calls back with.
@@ -74,6 +75,10 @@ impl Session {
         }
     }
 
+    pub(super) fn config(&self) -> &ClientConfig {
+        &self.config
+    }
+
     /// What keeps it from the brokers, as far as it has heard.
     pub(super) fn unreachable(&self, otherwise: &str) -> Unreachable {
         match self.heard.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone() {
@@ -91,9 +96,9 @@ impl Session {
             .find_map(|producer| producer.get().client().fatal_error())
     }
 
-    /// Returns when it has ended, or no broker can be reached (or could not, a moment ago).
-    pub(super) async fn down(&self) {
-        self.heard.down.notified().await;
+    /// Returns when something went wrong since it was asked last, or the session was given up.
+    pub(super) async fn trouble(&self) {
+        self.heard.something.notified().await;
     }
 
     /// Asks the brokers for a topic: the error that they have for it.
@@ -146,7 +151,7 @@ impl Session {
 
     /// Nothing more is sent: what has no report gets one, and who waits for its end hears of it.
     pub(super) fn give_up(&self) {
-        self.heard.down.notify_one();
+        self.heard.something.notify_one();
         let solo = self.solo.get().and_then(|solo| solo.as_ref().ok());
         for producer in [Some(&self.main), solo].into_iter().flatten() {
             producer.get().purge(PurgeConfig::default().queue().inflight());
@@ -205,9 +210,8 @@ impl ClientContext for Reports {
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
         tracing::debug!("{}: {reason}", words(code));
-        if matches!(code, Code::AllBrokersDown | Code::Fatal) {
-            self.0.down.notify_one();
-        }
+        // Which errors end a producer shows in the producer.
+        self.0.something.notify_one();
         // That all brokers are down says less than why each is.
         if code != Code::AllBrokersDown {
             let mut trouble = self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 use sync_core::bridge::Fate;
 
 use super::fault::words;
+use super::retention;
 use super::session::Session;
 
 /// Clones are the same.
@@ -15,6 +17,8 @@ pub(super) struct Topics(Arc<Mutex<HashMap<Arc<str>, State>>>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
+    /// How long it keeps its records; `None` as long as that was not asked for.
+    retention: Option<Retention>,
     /// The brokers have it.
     open: bool,
     /// It refused records; until one got there, each is sent alone.
@@ -25,7 +29,34 @@ struct State {
     takes_no_old_time: bool,
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Retention {
+    /// Asked for, endless, or not told.
+    Unknown,
+    Of(Duration),
+    /// It was said that records are older than that.
+    Said,
+}
+
 impl Topics {
+    /// Says once of each topic that it will drop records as old as this one.
+    pub(super) fn look_at_the_time(&self, topic: &str, timestamp: Option<i64>) {
+        let Some(timestamp) = timestamp.and_then(|ms| u64::try_from(ms).ok()) else { return };
+        let mut states = self.states();
+        let Some(State { retention: Some(retention), .. }) = states.get_mut(topic) else { return };
+        let &mut Retention::Of(most) = retention else { return };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        if now.saturating_sub(Duration::from_millis(timestamp)) > most {
+            *retention = Retention::Said;
+            drop(states);
+            tracing::warn!(
+                "topic {topic} keeps records for {} s (retention.ms), and is sent older ones, which it will drop: raise \
+                 retention.ms, or set KAFKA_TIMESTAMP=now",
+                most.as_secs()
+            );
+        }
+    }
+
     /// Whether records may go there at once, and together.
     pub(super) fn is_open(&self, topic: &str) -> bool {
         self.states().get(topic).is_some_and(|state| state.open && !state.refuses)
@@ -82,7 +113,10 @@ impl Topics {
             state.was_absent = answer == Some(Code::UnknownTopicOrPartition);
         });
         match answer {
-            None => Ok(()),
+            None => {
+                self.ask_for_retention(session, topic);
+                Ok(())
+            }
             // Asking for it makes it, where the brokers make topics by themselves; that takes a moment.
             Some(Code::UnknownTopicOrPartition) if !was_absent => {
                 Err(Fate::Busy(format!("topic {topic} does not exist (yet)")))
@@ -93,6 +127,20 @@ impl Topics {
             ))),
             Some(code) => Err(Fate::Held(of_topic(topic, code))),
         }
+    }
+
+    /// Once, beside what is sent: it only serves to warn.
+    fn ask_for_retention(&self, session: &Session, topic: &Arc<str>) {
+        if self.states().get(topic).is_some_and(|state| state.retention.is_some()) {
+            return;
+        }
+        self.change(topic, |state| state.retention = Some(Retention::Unknown));
+        let (topics, topic, config) = (self.clone(), topic.clone(), session.config().clone());
+        tokio::spawn(async move {
+            if let Some(most) = retention::of(&config, &topic).await {
+                topics.change(&topic, |state| state.retention = Some(Retention::Of(most)));
+            }
+        });
     }
 
     fn change(&self, topic: &Arc<str>, change: impl FnOnce(&mut State)) {

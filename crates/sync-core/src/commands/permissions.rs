@@ -11,7 +11,7 @@ use super::source::Source;
 use crate::record::StreamName;
 use crate::redis::Fault;
 use crate::redis::ownership::Books;
-use crate::settings::Ownership;
+use crate::settings::{Cleanup, Ownership};
 
 /// What STREAM_OWNERSHIP=exclusive does without.
 const SHARING: &str = "sharing streams with other replicas (keys redis-sync:*)";
@@ -59,6 +59,14 @@ fn on_stream(source: &Source, key: &Bytes) -> Vec<(&'static str, Vec<Value>)> {
     if settings.auto_create_groups {
         asked.push(("XGROUP CREATE", [of(&["XGROUP", "CREATE"]), vec![key()], of(&[group, "0"])].concat()));
     }
+    if settings.cleanup != Cleanup::Ack {
+        asked.push(("XPENDING (clean-up)", [of(&["XPENDING"]), vec![key()], of(&[group])].concat()));
+        asked.push(("XLEN (clean-up)", [of(&["XLEN"]), vec![key()]].concat()));
+        asked.push(("XTRIM (clean-up)", [of(&["XTRIM"]), vec![key()], of(&["MINID", "0"])].concat()));
+    }
+    if settings.cleanup == Cleanup::Delete {
+        asked.push(("XDEL (clean-up)", [of(&["XDEL"]), vec![key()], of(&["0-1"])].concat()));
+    }
     asked
 }
 
@@ -78,10 +86,12 @@ pub(super) async fn find_out(source: &mut Source, streams: &[StreamName]) -> Res
     if source.settings.discovery.is_some() {
         questions.push(("SCAN", None, ["SCAN", "0", "TYPE", "stream"].map(Value::from).into()));
     }
+    let of = |words: &[&str]| words.iter().map(|word| Value::from(*word)).collect();
     if source.is_cluster {
-        let of = |words: &[&str]| words.iter().map(|word| Value::from(*word)).collect();
         questions.push(("CLUSTER SLOTS", None, of(&["CLUSTER", "SLOTS"])));
         questions.push(("ASKING", None, of(&["ASKING"])));
+    }
+    if source.is_cluster || source.settings.cleanup != Cleanup::Ack {
         questions.push(("EVAL", None, of(&["EVAL", "return", "0"])));
         questions.push(("EVALSHA", None, of(&["EVALSHA", "sha", "0"])));
     }

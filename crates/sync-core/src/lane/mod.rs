@@ -10,6 +10,7 @@
 //! A record's way: [`Lane::step_done`] admits it → [`Lane::hand_over`] gives it to the sink → [`Lane::settle`]
 //! takes its fate → [`Lane::acknowledge`].
 
+mod acknowledge;
 mod cluster_read;
 mod hold;
 mod owned;
@@ -33,6 +34,7 @@ use self::source_step::SourceStep;
 use self::streams::Streams;
 use crate::bridge::{Delivery, Fate, Group, Record, Sink};
 use crate::budget::{Budget, Share};
+use crate::cleaning::Cleaning;
 use crate::lease::Lease;
 use crate::rate_limit::RateLimiter;
 use crate::record::{EntryId, StreamName};
@@ -42,7 +44,6 @@ use crate::redis::dead_letters::DeadLetters;
 use crate::redis::ownership::Books;
 use crate::redis::statistics::Statistics;
 use crate::redis::{Fault, groups};
-use crate::retry::Backoff;
 use crate::settings::{RetrySettings, StartId, StreamSettings};
 use crate::shutdown::Shutdown;
 use crate::telemetry::health::{Health, Severity};
@@ -54,8 +55,6 @@ const IN_FLIGHT: usize = 2;
 /// A group's bounds.
 const GROUP_RECORDS: usize = 4000;
 const GROUP_BYTES: usize = 8 << 20;
-/// Up to so many IDs, an XACK takes the time of its round trip.
-const SMALL_ACKNOWLEDGEMENT: usize = 16;
 
 /// What all lanes of a process share.
 pub(crate) struct Shared<S> {
@@ -74,6 +73,8 @@ pub(crate) struct Shared<S> {
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
     pub(crate) statistics: Statistics,
+    /// What becomes of acknowledged entries.
+    pub(crate) cleaning: Cleaning,
     pub(crate) stop: Shutdown,
     /// So many lanes read at once, or may: each sets aside its part of the read budget. More than SOURCE_REDIS_POOL_SIZE
     /// where more databases hold streams.
@@ -306,72 +307,6 @@ impl<S: Sink> Lane<S> {
             }
         }
         self.forget_gone();
-    }
-
-    /// Acknowledges in Redis: one XACK per stream, in one round trip, repeated until Redis has answered. Nothing
-    /// else of the lane goes on meanwhile; what is at the sink does. On a Cluster the lane goes on, and what a node did
-    /// not answer is repeated later.
-    async fn acknowledge(&mut self, mut settled: Vec<(usize, EntryId)>) {
-        if settled.is_empty() {
-            return;
-        }
-        // A group's records stand stream by stream in long runs; sorting keeps the order of IDs.
-        settled.sort_by_key(|(slot, _)| *slot);
-        let mut by_stream: Vec<groups::Settled> = Vec::new();
-        for run in settled.chunk_by(|(a, _), (b, _)| a == b) {
-            let slot = &mut self.streams[run[0].0];
-            for (_, id) in run {
-                slot.settled(*id);
-            }
-            slot.stream.metrics.acknowledged.fetch_add(run.len() as u64, Relaxed);
-            by_stream.push((slot.stream.name.key.clone(), run.iter().map(|(_, id)| *id).collect()));
-        }
-        self.send_acknowledgements(by_stream).await;
-    }
-
-    /// What could not be acknowledged before, once it is due, or when the lane stops.
-    async fn acknowledge_rest(&mut self, now: Instant) {
-        let due = self.shared.stop.is_requested() || self.acknowledge_at.is_some_and(|at| at <= now);
-        if due && !self.unacknowledged.is_empty() {
-            self.acknowledge_at = None;
-            let rest = std::mem::take(&mut self.unacknowledged);
-            self.send_acknowledgements(rest).await;
-        }
-    }
-
-    async fn send_acknowledgements(&mut self, mut by_stream: Vec<groups::Settled>) {
-        let mut backoff = Backoff::new(self.shared.redis_retry);
-        loop {
-            self.shared.limiter.spend(1);
-            let asked = Instant::now();
-            let small = by_stream.iter().map(|(_, ids)| ids.len()).sum::<usize>() <= SMALL_ACKNOWLEDGEMENT;
-            match self.commands.acknowledge(&self.shared.settings.group, by_stream).await {
-                Ok(()) => {
-                    // How long a small request takes says how loaded Redis is; a large one says how large it is.
-                    if small {
-                        self.shared.limiter.observe(asked.elapsed());
-                    }
-                    self.source_is_up();
-                    return;
-                }
-                Err((left, fault)) => {
-                    by_stream = left;
-                    self.source_down(&fault);
-                    if self.commands.fail_by_node() && !self.shared.stop.is_requested() {
-                        // Other nodes' streams need not wait. If theirs are read again before this gets through, what
-                        // was delivered is delivered again.
-                        self.unacknowledged.append(&mut by_stream);
-                        self.acknowledge_at = Some(Instant::now() + self.shared.redis_retry.base);
-                        return;
-                    }
-                    if fault.needs_human() && self.shared.stop.is_requested() {
-                        tracing::error!("delivered and not acknowledged, so delivered again: {fault}");
-                        return;
-                    }
-                    tokio::time::sleep(backoff.next_delay()).await;
-                }
-            }
-        }
     }
 
     /// Drops what waits and matches. It stays pending in Redis.

@@ -4,9 +4,11 @@
 use bytes::Bytes;
 use fred::clients::Client;
 
+use super::cleanup::{self, Deleted, Swept};
 use super::cluster::Cluster;
 use super::dead_letters::{DeadLetters, Letter};
 use super::groups::{self, Settled};
+use super::script::At;
 use super::{Fault, connection::Connector};
 use crate::record::EntryId;
 use crate::settings::StartId;
@@ -18,6 +20,14 @@ pub(crate) enum Commands {
     Server(Client),
     /// What is sent to a node that is away fails.
     Cluster(Box<Cluster>),
+}
+
+/// What came of an acknowledgement.
+#[derive(Debug, Default)]
+pub(crate) struct Acknowledged {
+    pub(crate) deleted: Deleted,
+    /// Where it failed, what is left to acknowledge, and why.
+    pub(crate) left: Option<(Vec<Settled>, Fault)>,
 }
 
 impl Commands {
@@ -35,30 +45,59 @@ impl Commands {
         matches!(self, Self::Cluster(_))
     }
 
-    /// Acknowledges; where that failed, what is left to acknowledge and why.
+    /// Acknowledges; and deletes what no group needs any more, if told to.
     pub(crate) async fn acknowledge(
         &mut self,
         group: &str,
         settled: Vec<Settled>,
-    ) -> Result<(), (Vec<Settled>, Fault)> {
-        let results = match self {
-            Self::Server(client) => {
-                match groups::acknowledge(client, group, &settled.iter().collect::<Vec<_>>()).await {
-                    Ok(results) => results,
-                    Err(fault) => return Err((settled, fault)),
-                }
+        delete: bool,
+    ) -> Acknowledged {
+        let all = || settled.iter().collect::<Vec<_>>();
+        let nothing = |result: Result<(), Fault>| result.map(|()| Deleted::default());
+        let results = match (self, delete) {
+            (Self::Server(client), false) => groups::acknowledge(client, group, &all())
+                .await
+                .map(|results| results.into_iter().map(nothing).collect()),
+            (Self::Server(client), true) => cleanup::acknowledge(client, At::Server, group, &all()).await,
+            (Self::Cluster(cluster), false) => {
+                let results = Box::pin(cluster.acknowledge(group, &settled)).await;
+                Ok(results.into_iter().map(nothing).collect())
             }
-            Self::Cluster(cluster) => Box::pin(cluster.acknowledge(group, &settled)).await,
+            (Self::Cluster(cluster), true) => {
+                Ok(Box::pin(cluster.acknowledge_and_delete(group, &settled)).await)
+            }
         };
+        let results = match results {
+            Ok(results) => results,
+            Err(fault) => return Acknowledged { left: Some((settled, fault)), ..Acknowledged::default() },
+        };
+        let mut deleted = Deleted::default();
         let mut reason = None;
         let mut left = Vec::new();
         for (settled, result) in settled.into_iter().zip(results) {
-            if let Err(fault) = result {
-                reason.get_or_insert(fault);
-                left.push(settled);
+            match result {
+                Ok(Deleted { entries, problem }) => {
+                    deleted.entries += entries;
+                    deleted.problem = deleted.problem.or(problem);
+                }
+                Err(fault) => {
+                    reason.get_or_insert(fault);
+                    left.push(settled);
+                }
             }
         }
-        reason.map_or(Ok(()), |fault| Err((left, fault)))
+        Acknowledged { deleted, left: reason.map(|fault| (left, fault)) }
+    }
+
+    /// [`cleanup::sweep`].
+    pub(crate) async fn sweep(&mut self, group: &str, keys: &[Bytes]) -> Vec<Result<Swept, Fault>> {
+        match self {
+            Self::Server(client) => {
+                let swept = cleanup::sweep(client, At::Server, group, &keys.iter().collect::<Vec<_>>()).await;
+                swept.unwrap_or_else(|fault| keys.iter().map(|_| Err(fault.clone())).collect())
+            }
+            Self::Cluster(cluster) => Box::pin(cluster.sweep(group, keys)).await,
+        }
     }
 
     /// [`groups::create`].

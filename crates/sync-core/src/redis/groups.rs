@@ -41,7 +41,7 @@ pub(crate) async fn acknowledge(
 }
 
 /// `ms-seq`, written without the formatting machinery: one for each entry acknowledged.
-fn id_text(id: EntryId) -> fred::bytes_utils::Str {
+pub(super) fn id_text(id: EntryId) -> fred::bytes_utils::Str {
     let mut text = Vec::with_capacity(24);
     id.write_to(&mut text);
     // Digits and a hyphen are UTF-8.

@@ -3,6 +3,7 @@
 //! failed ([`Fault`]), and the lane decides.
 
 pub mod call;
+pub(crate) mod cleanup;
 pub mod cluster;
 pub(crate) mod commands;
 pub mod connection;
@@ -15,6 +16,7 @@ pub mod link;
 pub(crate) mod ownership;
 pub(crate) mod reply;
 pub mod runs;
+pub(crate) mod script;
 pub mod statistics;
 
 use fred::error::{Error, ErrorKind};

@@ -188,7 +188,16 @@ impl Statistics {
         }
     }
 
-    /// One look at every stream that is read now. Sets `lag`, `pending`, `oldest_pending_ms` and `lost_trimmed`.
+    /// What is read now, in order of names, each with a client for its database.
+    pub(crate) fn read_now(&self) -> BTreeMap<StreamName, (Client, Arc<Stream>)> {
+        let read = |(name, known): (&StreamName, &Known)| {
+            Some((name.clone(), (known.client.clone(), known.stream.clone()?)))
+        };
+        self.known().iter().filter_map(read).collect()
+    }
+
+    /// One look at every stream that is read now. Sets `lag`, `pending`, `oldest_pending_ms`,
+    /// `lost_trimmed` and `settled`.
     pub async fn sweep(&self) -> Result<Found, Fault> {
         let mut found = Found::default();
         for (client, chunk) in self.chunks() {
@@ -302,7 +311,10 @@ impl Statistics {
         let counted = stream.progress.at(answer.snapshot.delivered);
         let growth = known.account.look(answer.snapshot, counted, active.is_empty());
         (known.looked, known.weight) = (Some(Instant::now()), answer.weight);
-        stream.metrics.lag.store(known.account.lag(&answer.snapshot, counted), Relaxed);
+        let lag = known.account.lag(&answer.snapshot, counted);
+        stream.metrics.lag.store(lag, Relaxed);
+        let needed = lag.saturating_add(answer.pending);
+        stream.metrics.settled.store(answer.snapshot.length.saturating_sub(needed), Relaxed);
         stream.metrics.lost_trimmed.store(known.account.lost(), Relaxed);
         let mut said = self.said();
         let strangers = active.into_iter().filter(|consumer| said.strangers.insert(consumer.name.clone()));

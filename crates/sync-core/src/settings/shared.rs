@@ -110,6 +110,10 @@ settings! {
     STREAM_MAX_DELIVERIES = "Dead-letter an entry after so many negative answers about it, 0 is never."
         .default("0");
 
+    STREAM_CLEANUP = "Acknowledged entries: delete (at once, or as soon as every other consumer group of the stream has \
+        acknowledged them), ack (they stay), or trim (deleted every 30 seconds, under the same condition)."
+        .default("delete");
+
     VALUE_FORMAT = "json: values that are JSON numbers, booleans, objects or arrays are embedded as they are; \
         text: every value is a string." .default("json");
     LOG_LEVEL = "TRACE, DEBUG, INFO, WARNING, ERROR or CRITICAL.".default("INFO");

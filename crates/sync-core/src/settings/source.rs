@@ -100,6 +100,10 @@ pub struct StreamSettings {
     pub max_deliveries: u32,
     /// Redis operations per second; 0 is unlimited.
     pub rate_limit: u32,
+    /// What becomes of acknowledged entries. [`Cleanup::Ack`] but where a bridge has STREAM_CLEANUP and sets it.
+    pub cleanup: Cleanup,
+    /// How often streams are looked through for entries that no group needs any more. No setting.
+    pub cleanup_interval: Duration,
 }
 
 /// What discovery looks for.
@@ -139,6 +143,18 @@ pub enum Ownership {
     Shared,
     /// This process is alone.
     Exclusive,
+}
+
+/// STREAM_CLEANUP: what becomes of acknowledged entries. What another consumer group of the stream needs stays, whatever
+/// is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleanup {
+    /// Deleted when they are acknowledged; where another group needs them then, by a sweep later.
+    Delete,
+    /// They stay.
+    Ack,
+    /// Deleted by sweeps only.
+    Trim,
 }
 
 /// FILTER_FIELD and FILTER_VALUES: an entry passes when one of its fields of this name has one of the values.

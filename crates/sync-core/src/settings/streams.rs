@@ -7,11 +7,13 @@ use bytes::Bytes;
 use super::reader::{Given, Reader};
 use super::rules::{self, Ruled};
 use super::shared::*;
-use super::{Discovery, Filter, Ownership, StartId, StreamSettings};
+use super::{Cleanup, Discovery, Filter, Ownership, StartId, StreamSettings};
 use crate::record::EntryId;
 
 /// A longer wait gains nothing, since data ends it at once, and would hold up a stop.
 const LONGEST_POLL: Duration = Duration::from_secs(2);
+/// As often as lag and losses are looked at: a stream grows for so long at most by what nobody needs.
+const CLEANUP_INTERVAL: Duration = Duration::from_secs(30);
 
 impl StreamSettings {
     /// The settings of the streams group. Streams named without `dbN:` are in `default_db`.
@@ -55,7 +57,17 @@ impl StreamSettings {
             source_name: reader.optional(&SOURCE_NAME, rules::text),
             max_deliveries: reader.value(&STREAM_MAX_DELIVERIES, rules::integer(0..=u64::from(u32::MAX))),
             rate_limit: reader.value(&REDIS_RATE_LIMIT, rules::integer(0..=u64::from(u32::MAX))),
+            cleanup: Cleanup::Ack,
+            cleanup_interval: CLEANUP_INTERVAL,
         }
+    }
+}
+
+impl Cleanup {
+    /// STREAM_CLEANUP, of a bridge that lists it: for [`StreamSettings::cleanup`].
+    pub fn read(reader: &mut Reader) -> Self {
+        let words = [("delete", Self::Delete), ("ack", Self::Ack), ("trim", Self::Trim)];
+        reader.value(&STREAM_CLEANUP, rules::one_of(&words))
     }
 }
 

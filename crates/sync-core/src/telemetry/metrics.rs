@@ -83,6 +83,8 @@ pub struct StreamMetrics {
     pub pending: AtomicU64,
     /// Gauge: age of the oldest pending entry in milliseconds.
     pub oldest_pending_ms: AtomicU64,
+    /// Gauge, shown only as a sum where there is clean-up: entries that the group has done with and that still stand.
+    pub settled: AtomicU64,
     /// Gauge: 1 while the stream is held.
     pub held: AtomicU64,
 }

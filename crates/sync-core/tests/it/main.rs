@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod cleanup;
 mod cluster;
 mod commands;
 mod contract;

@@ -13,7 +13,7 @@ use sync_core::rate_limit::RateLimiter;
 use sync_core::record::EntryId;
 use sync_core::run::{self, Live};
 use sync_core::settings::{
-    Discovery, Ownership, RedisSettings, RetrySettings, Secret, StartId, StreamSettings,
+    Cleanup, Discovery, Ownership, RedisSettings, RetrySettings, Secret, StartId, StreamSettings,
 };
 use sync_core::shutdown::{Shutdown, Trigger};
 use sync_core::telemetry::health::Health;
@@ -299,6 +299,8 @@ pub(crate) fn streams_of(group: &str, consumer: &str) -> StreamSettings {
         source_name: None,
         max_deliveries: 0,
         rate_limit: 0,
+        cleanup: Cleanup::Ack,
+        cleanup_interval: Duration::from_millis(50),
     }
 }
 

@@ -118,6 +118,16 @@ pub(super) struct Group {
     pub(super) trimmed: bool,
 }
 
+impl Group {
+    /// The bridge deletes what is acknowledged, so that what is unread is all that stands: that says nothing.
+    pub(super) fn is_cleaned_up(&mut self) {
+        self.trimmed = false;
+        if self.loss == Loss::Possible {
+            self.loss = Loss::None;
+        }
+    }
+}
+
 /// What went from the source before the group was handed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Loss {
@@ -329,6 +339,9 @@ mod tests {
         check(trimmed(Lag::About(180), 200), &[(Kind::NearTrimming, Warn)]);
         check(trimmed(Lag::Exact(99), 99), &[]);
         check(trimmed(Lag::Unknown, 200), &[]);
+        let mut cleaned_up = Group { loss: Loss::Possible, ..trimmed(Lag::Exact(200), 200) };
+        cleaned_up.is_cleaned_up();
+        check(cleaned_up, &[]);
 
         check(Group { loss: Loss::Counted(3), ..behind(Lag::Exact(9)) }, &[(Kind::Lost, Critical)]);
         check(Group { loss: Loss::Seen, ..behind(Lag::Exact(9)) }, &[(Kind::Lost, Critical)]);

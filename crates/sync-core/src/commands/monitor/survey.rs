@@ -19,7 +19,7 @@ use crate::redis::Fault;
 use crate::redis::connection::key;
 use crate::redis::statistics::ask::{self, Details, GroupSurvey, Survey as Answer};
 use crate::redis::statistics::{Lag, Onlooker, age_ms, chunks, unix_ms};
-use crate::settings::StreamSettings;
+use crate::settings::{Cleanup, StreamSettings};
 
 /// A stream that is gone is shown for so long: somebody is to see it.
 const MOURNED: Duration = Duration::from_secs(600);
@@ -245,7 +245,10 @@ impl Survey {
                 State::There(ours.map(|(group, lag)| {
                     row.lag = Ahead::of(Some(lag));
                     (row.pending, row.consumers) = (Some(group.pending), Some(group.consumers));
-                    let group = memory.group(&group.snapshot, lag, oldest, &consumers, self.once);
+                    let mut group = memory.group(&group.snapshot, lag, oldest, &consumers, self.once);
+                    if self.settings.cleanup != Cleanup::Ack {
+                        group.is_cleaned_up();
+                    }
                     row.oldest_pending =
                         oldest.zip(group.oldest).map(|(oldest, (id, since))| OldestPending {
                             id: id.to_string(),

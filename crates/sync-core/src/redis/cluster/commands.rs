@@ -14,15 +14,14 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use fred::clients::Client;
-use fred::interfaces::ClientLike as _;
 use fred::types::Value;
-use sha1::{Digest as _, Sha1};
 
 use super::Cluster;
 use crate::record::EntryId;
 use crate::redis::Fault;
+use crate::redis::cleanup::{self, Deleted, Swept};
 use crate::redis::groups::{self, Settled};
+use crate::redis::script::{At, Script};
 use crate::settings::StartId;
 
 /// The group's last delivered ID; an error reply where there is none. The words of errors are ours: the server's name
@@ -71,59 +70,6 @@ static CLAIM: LazyLock<Script> = LazyLock::new(|| {
     ))
 });
 
-struct Script {
-    text: &'static str,
-    sha: String,
-}
-
-impl Script {
-    fn new(text: &'static str) -> Self {
-        let sha = Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { text, sha }
-    }
-
-    /// One call for each key, in one round trip; in a second one for a server that does not know the script (yet, or no
-    /// more), and so has not carried it out.
-    async fn call(
-        &self,
-        client: &Client,
-        calls: &[(&Bytes, Vec<Value>)],
-    ) -> Result<Vec<Result<Value, Fault>>, Fault> {
-        let by_name = self.send(client, fred::cmd!("EVALSHA", blocking: false), &self.sha, calls).await?;
-        let is_unknown = |reply: &Result<Value, Fault>| matches!(reply, Err(Fault::Other(words)) if words.starts_with("NOSCRIPT"));
-        if !by_name.iter().any(is_unknown) {
-            return Ok(by_name);
-        }
-        // Where one is unknown all are, but for those that another node has to answer: it says so again. A single one may
-        // have come after an ASKING, which counted for the call that was not carried out.
-        if calls.len() == 1 {
-            let _: Value = client.custom(fred::cmd!("ASKING", blocking: false), Vec::<Value>::new()).await?;
-        }
-        self.send(client, fred::cmd!("EVAL", blocking: false), self.text, calls).await
-    }
-
-    async fn send(
-        &self,
-        client: &Client,
-        command: fred::types::CustomCommand,
-        script: &str,
-        calls: &[(&Bytes, Vec<Value>)],
-    ) -> Result<Vec<Result<Value, Fault>>, Fault> {
-        let pipeline = client.pipeline();
-        for (key, arguments) in calls {
-            let mut all = vec![Value::from(script), 1.into(), Value::Bytes((*key).clone())];
-            all.extend(arguments.iter().cloned());
-            let _: () = pipeline.custom(command.clone(), all).await?;
-        }
-        let replies = pipeline.try_all::<Value>().await;
-        if replies.len() != calls.len() {
-            let reason = replies.into_iter().find_map(Result::err).map(Fault::from);
-            return Err(reason.unwrap_or_else(|| Fault::Lost("a pipeline's answers are missing".into())));
-        }
-        Ok(replies.into_iter().map(|reply| reply.map_err(Fault::from)).collect())
-    }
-}
-
 impl Cluster {
     /// New entries of each stream, if the entry named with it is the last that the group was handed; [`Fault::Taken`]
     /// if not. Each a list of entries. May be given up at any time, see the module.
@@ -165,7 +111,7 @@ impl Cluster {
         let arguments = &arguments;
         self.at_owners(&keys, |client, part| async move {
             let calls: Vec<_> = part.iter().map(|at| (&streams[*at].0, arguments(&streams[*at].1))).collect();
-            script.call(&client, &calls).await
+            script.call(&client, At::Node, calls).await
         })
         .await
     }
@@ -176,6 +122,29 @@ impl Cluster {
         self.at_owners(&keys, |client, part| async move {
             let settled: Vec<&Settled> = part.iter().map(|at| &settled[*at]).collect();
             groups::acknowledge(&client, group, &settled).await
+        })
+        .await
+    }
+
+    /// [`cleanup::acknowledge`], each at its node.
+    pub(crate) async fn acknowledge_and_delete(
+        &mut self,
+        group: &str,
+        settled: &[Settled],
+    ) -> Vec<Result<Deleted, Fault>> {
+        let keys: Vec<Bytes> = settled.iter().map(|(key, _)| key.clone()).collect();
+        self.at_owners(&keys, |client, part| async move {
+            let settled: Vec<&Settled> = part.iter().map(|at| &settled[*at]).collect();
+            cleanup::acknowledge(&client, At::Node, group, &settled).await
+        })
+        .await
+    }
+
+    /// [`cleanup::sweep`], each at its node.
+    pub(crate) async fn sweep(&mut self, group: &str, keys: &[Bytes]) -> Vec<Result<Swept, Fault>> {
+        self.at_owners(keys, |client, part| async move {
+            let keys: Vec<&Bytes> = part.iter().map(|at| &keys[*at]).collect();
+            cleanup::sweep(&client, At::Node, group, &keys).await
         })
         .await
     }

@@ -45,6 +45,18 @@ fn everything(reader: &mut Reader) -> Everything {
     Everything { redis, streams, text: TextSettings::read(reader), general: GeneralSettings::read(reader) }
 }
 
+/// Has STREAM_CLEANUP.
+static CLEANING: Bridge = Bridge {
+    name: "cleaning",
+    groups: &[
+        Group { title: "Streams", settings: STREAMS_GROUP },
+        Group { title: "Databases", settings: &[&SOURCE_REDIS_DB_SEARCH_RANGE, &REDIS_RATE_LIMIT] },
+        Group { title: "Clean-up", settings: &[&STREAM_CLEANUP] },
+    ],
+    defaults: NAMES,
+    spellings: &[],
+};
+
 /// An env.conf in a directory of its own.
 struct Conf {
     dir: TempDir,
@@ -320,4 +332,28 @@ fn help_names_every_setting() {
     assert!(help.contains(milliseconds), "{help}");
     assert!(help.contains("  REDIS_PASSWORD[_FILE] (or SOURCE_REDIS_PASSWORD)\n"), "{help}");
     assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+}
+
+#[test]
+fn only_a_bridge_that_lists_clean_up_deletes() {
+    let check = |value: &str, expected: Result<Cleanup, &str>| {
+        let inputs = Conf::new("").inputs(&[("STREAM_CLEANUP", value)]);
+        let loaded = load(&CLEANING, &inputs, |reader| {
+            let streams = StreamSettings::read(reader, 0);
+            assert_eq!(streams.cleanup, Cleanup::Ack, "until the bridge says so");
+            Cleanup::read(reader)
+        });
+        match (loaded, expected) {
+            (Ok(loaded), Ok(expected)) => assert_eq!(loaded.settings, expected, "{value}"),
+            (Err(mistakes), Err(rule)) => assert!(mistakes.to_string().contains(rule), "{mistakes}"),
+            (loaded, _) => panic!("{value}: {loaded:?}"),
+        }
+    };
+    check("", Ok(Cleanup::Delete));
+    check("delete", Ok(Cleanup::Delete));
+    check("ACK", Ok(Cleanup::Ack));
+    check("trim", Ok(Cleanup::Trim));
+    check("xdel", Err("must be one of delete, ack, trim"));
+    let loaded = load_env(&[("STREAM_CLEANUP", "delete")]).unwrap();
+    assert_eq!(loaded.settings.streams.cleanup, Cleanup::Ack);
 }
