@@ -38,8 +38,10 @@ fn an_outage_is_told_once_and_everything_arrives_after_it() {
     first.retain(|id| seen.insert(id.clone()));
     assert_eq!(first, (1..=100).map(|number| format!("{number}-0")).collect::<Vec<_>>());
     scene.wait_settled(0, "s");
-    let told = scene.bridge.lines().iter().filter(|line| line.level == "WARN").count();
-    assert!(told <= 2, "{:#?}", scene.bridge.lines());
+    // Not once for each attempt; a broker that is just coming up may be lost once more.
+    let warnings = scene.bridge.lines_with("Kafka brokers at");
+    let told = warnings.iter().filter(|line| line.level == "WARN").count();
+    assert!((1..=3).contains(&told), "{:#?}", scene.bridge.lines());
     scene.end(&[]);
 }
 
