@@ -105,3 +105,17 @@ fn a_broker_that_stands_still_for_a_while_changes_no_order() {
     assert!(tally.complete() && tally.out_of_order.is_empty(), "{tally:#?}");
     scene.end(&[]);
 }
+
+#[test]
+fn a_topic_that_the_brokers_make_by_themselves_is_no_error() {
+    let kafka = Kafka::with(&["auto.create.topics.enable=true"]);
+    let scene = Scene::between(Redis::start(), kafka.brokers(), test_kit::unique("made-"), |setup| setup);
+    for stream in ["a", "b", "c"] {
+        scene.add(0, stream, "1-0", "1");
+    }
+    for stream in ["a", "b", "c"] {
+        scene.wait_settled(0, stream);
+    }
+    assert_eq!(scene.records(3).len(), 3);
+    scene.end(&[]);
+}
