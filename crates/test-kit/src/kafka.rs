@@ -297,7 +297,9 @@ impl Kafka {
 
     fn java(&self) -> Command {
         let mut java = Command::new("java");
-        java.args(["-Xmx384m", "-cp"]).arg(format!("{}/*", shared("TEST_KAFKA_PROGRAMS")));
+        // It is up sooner, and costs half of the time until then.
+        java.args(["-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"])
+            .arg(format!("{}/*", shared("TEST_KAFKA_PROGRAMS")));
         java
     }
 

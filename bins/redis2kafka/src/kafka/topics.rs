@@ -6,10 +6,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 use sync_core::bridge::Fate;
+use tokio::time::Instant;
 
 use super::fault::words;
 use super::retention;
 use super::session::Session;
+
+/// A topic that the brokers make by themselves is there after that.
+const MAKING: Duration = Duration::from_secs(2);
 
 /// Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -23,8 +27,8 @@ struct State {
     open: bool,
     /// It refused records; until one got there, each is sent alone.
     refuses: bool,
-    /// It was not there when it was asked for; the brokers may be about to make it.
-    was_absent: bool,
+    /// Since when it is not there; at first the brokers may be about to make it.
+    absent: Option<Instant>,
     /// It takes no records as old as those.
     takes_no_old_time: bool,
 }
@@ -107,10 +111,12 @@ impl Topics {
             return Ok(());
         }
         let Ok(answer) = session.ask_for(topic).await else { return Err(Fate::Unknown) };
-        let was_absent = self.states().get(topic).is_some_and(|state| state.was_absent);
+        let is_absent = answer == Some(Code::UnknownTopicOrPartition);
+        let mut may_come = false;
         self.change(topic, |state| {
             state.open = answer.is_none();
-            state.was_absent = answer == Some(Code::UnknownTopicOrPartition);
+            state.absent = is_absent.then(|| state.absent.unwrap_or_else(Instant::now));
+            may_come = state.absent.is_some_and(|since| since.elapsed() < MAKING);
         });
         match answer {
             None => {
@@ -118,7 +124,7 @@ impl Topics {
                 Ok(())
             }
             // Asking for it makes it, where the brokers make topics by themselves; that takes a moment.
-            Some(Code::UnknownTopicOrPartition) if !was_absent => {
+            Some(Code::UnknownTopicOrPartition) if may_come => {
                 Err(Fate::Busy(format!("topic {topic} does not exist (yet)")))
             }
             Some(Code::LeaderNotAvailable) => Err(Fate::Busy(format!("topic {topic} has no leader (yet)"))),

@@ -21,7 +21,8 @@ fn crashes_of_bridge_and_broker_lose_nothing_and_reorder_nothing() {
     let (source, mut kafka) = (Redis::start(), Kafka::start());
     let brokers = kafka.brokers();
     let topic = brokers.topic(3);
-    let setup = setup(&source, &brokers, &topic).set("STREAM_OWNERSHIP", "shared");
+    let setup =
+        setup(&source, &brokers, &topic).set("STREAM_OWNERSHIP", "shared").set("KAFKA_MAX_RETRIES", "100");
     let streams = targets(streams);
     let begun = Instant::now();
     let pause = Duration::from_micros(3_000_000 / (entries as u64 / 50));

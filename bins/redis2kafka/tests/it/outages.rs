@@ -38,8 +38,10 @@ fn an_outage_is_told_once_and_everything_arrives_after_it() {
     first.retain(|id| seen.insert(id.clone()));
     assert_eq!(first, (1..=100).map(|number| format!("{number}-0")).collect::<Vec<_>>());
     scene.wait_settled(0, "s");
-    let told = scene.bridge.lines().iter().filter(|line| line.level == "WARN").count();
-    assert!(told <= 2, "{:#?}", scene.bridge.lines());
+    // Not once for each attempt; a broker that is just coming up may be lost once more.
+    let warnings = scene.bridge.lines_with("Kafka brokers at");
+    let told = warnings.iter().filter(|line| line.level == "WARN").count();
+    assert!((1..=3).contains(&told), "{:#?}", scene.bridge.lines());
     scene.end(&[]);
 }
 
@@ -101,5 +103,19 @@ fn a_broker_that_stands_still_for_a_while_changes_no_order() {
     wait_all_settled(&scene.source, &scene.bridge, &streams);
     let tally = ledger.tally(&scene.brokers.arrivals(&scene.topic));
     assert!(tally.complete() && tally.out_of_order.is_empty(), "{tally:#?}");
+    scene.end(&[]);
+}
+
+#[test]
+fn a_topic_that_the_brokers_make_by_themselves_is_no_error() {
+    let kafka = Kafka::with(&["auto.create.topics.enable=true"]);
+    let scene = Scene::between(Redis::start(), kafka.brokers(), test_kit::unique("made-"), |setup| setup);
+    for stream in ["a", "b", "c"] {
+        scene.add(0, stream, "1-0", "1");
+    }
+    for stream in ["a", "b", "c"] {
+        scene.wait_settled(0, stream);
+    }
+    assert_eq!(scene.records(3).len(), 3);
     scene.end(&[]);
 }

@@ -17,7 +17,8 @@ fn crashes_of_bridge_and_server_leave_each_entry_there_once() {
     let size = |name: &str, usual: usize| std::env::var(name).map_or(usual, |text| text.parse().unwrap());
     let (entries, streams) = (size("TEST_CRASH_ENTRIES", USUAL.0), size("TEST_CRASH_STREAMS", USUAL.1));
     let (source, mut postgres) = (Redis::start(), Postgres::start());
-    let setup = setup(&source, &postgres).set("STREAM_OWNERSHIP", "shared");
+    // It may be started while the server still recovers.
+    let setup = setup(&source, &postgres).set("STREAM_OWNERSHIP", "shared").set("PG_MAX_RETRIES", "100");
     let streams = targets(streams);
     let begun = Instant::now();
     let pause = Duration::from_micros(3_000_000 / (entries as u64 / 50));
