@@ -30,6 +30,9 @@ pub fn main() -> ExitCode {
         Command::DeadLetters(command) => {
             operate(PROGRAM, &inputs, async |loaded| commands::dead_letters(loaded, command).await)
         }
+        Command::Buffer(command) => {
+            operate(PROGRAM, &inputs, async |loaded| commands::buffer(loaded, command).await)
+        }
         Command::Completions { shell } => {
             cli::print_completions(shell);
             ExitCode::SUCCESS

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use fred::clients::Client;
 use fred::interfaces::ClientLike as _;
 use fred::types::{ClusterHash, CustomCommand, Value};
+use sync_core::bridge::Fate;
 use sync_core::record::EntryId;
 use sync_core::redis::Fault;
 use sync_core::redis::connection::Connector;
@@ -17,8 +18,9 @@ use tokio::sync::OnceCell;
 use tokio::time::sleep;
 
 use super::answer::{number, text};
-use super::keys::{QUEUES, Queue, UNSYNCED_KEYS, id_of, member};
-use super::script::{HEADS, LOOK, RESTORE, SEEK, SETTLE, Script};
+use super::keys::{MessageKey, QUEUES, Queue, UNSYNCED_KEYS, id_of, member};
+use super::answer::Answer;
+use super::script::{HEADS, LOOK, RESTORE, SEEK, SETTLE, STORE, Script};
 use super::stored::Digest;
 use crate::settings::BufferSettings;
 
@@ -88,6 +90,19 @@ impl Books {
         }
         let Value::Array(found) = self.run(&HEADS, arguments).await? else { return Err(malformed()) };
         found.into_iter().map(|found| read(found).ok_or_else(malformed)).collect()
+    }
+
+    /// Stores one message; `false` is that there is another one under its key.
+    pub(super) async fn store(&self, key: &MessageKey, digest: &Digest, message: Bytes) -> Result<bool, Fault> {
+        let MessageKey { queue, id } = key;
+        let mut arguments = vec![queue.as_str().into(), "".into(), id.to_string().into(), key.member().into()];
+        arguments.extend([digest.as_str().into(), Value::Bytes(message)]);
+        match Answer::read(Ok(self.run(&STORE, arguments).await?), 1).fates.remove(0) {
+            Fate::Delivered => Ok(true),
+            Fate::Unfit(_) => Ok(false),
+            Fate::Busy(reason) | Fate::Held(reason) | Fate::Refused(reason) => Err(Fault::Other(reason)),
+            Fate::Unknown => Err(malformed()),
+        }
     }
 
     /// Marks messages of a queue as synced or refused; both leave the queue.
@@ -214,7 +229,7 @@ fn malformed() -> Fault {
 }
 
 /// What SCAN and SSCAN return; `None` is that there is no further page.
-fn page(reply: Value) -> Result<(Option<Value>, Vec<String>), Fault> {
+pub(super) fn page(reply: Value) -> Result<(Option<Value>, Vec<String>), Fault> {
     let Value::Array(parts) = reply else { return Err(malformed()) };
     let [cursor, members] = <[Value; 2]>::try_from(parts).map_err(|_| malformed())?;
     let last = cursor.as_str().is_some_and(|cursor| cursor == "0") || cursor.as_u64() == Some(0);

@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::batch::{Landed, Part, send};
 use super::books::{Books, Read, Seen};
-use super::keys::Queue;
+use super::keys::{Queue, SHARDS};
 use super::wake::Wake;
 use crate::kafka::Kafka;
 
@@ -60,8 +60,7 @@ pub(crate) struct Drain {
     retry: RetrySettings,
     health: Health,
     numbers: Numbers,
-    /// Which shards it sends.
-    shards: BTreeSet<u16>,
+    mine: Mine,
     queues: HashMap<Queue, State>,
     /// To be read, in this order.
     ready: VecDeque<Queue>,
@@ -72,8 +71,25 @@ pub(crate) struct Drain {
     settling: FuturesUnordered<BoxFuture<'static, Landed>>,
     /// Topics of which queues are held.
     held: HashMap<String, HashSet<Queue>>,
+    /// Why something came back last.
+    last_reason: Option<String>,
     /// Nothing more is read.
     ending: bool,
+}
+
+/// Which queues it sends.
+#[derive(Clone, Default)]
+struct Mine {
+    /// Of these shards,
+    shards: BTreeSet<u16>,
+    /// and, where it is for one, of this topic.
+    topic: Option<String>,
+}
+
+impl Mine {
+    fn holds(&self, queue: &Queue) -> bool {
+        self.shards.contains(&queue.shard()) && self.topic.as_deref().is_none_or(|topic| queue.topic() == topic)
+    }
 }
 
 /// What was asked, and the answer.
@@ -129,7 +145,7 @@ impl Drain {
             retry,
             health,
             numbers,
-            shards: BTreeSet::new(),
+            mine: Mine::default(),
             queues: HashMap::new(),
             ready: VecDeque::new(),
             reading: None,
@@ -138,35 +154,35 @@ impl Drain {
             under_way: FuturesUnordered::new(),
             settling: FuturesUnordered::new(),
             held: HashMap::new(),
+            last_reason: None,
             ending: false,
         }
     }
 
     /// Sends these shards from now on, and no others.
     pub(super) fn set_shards(&mut self, shards: BTreeSet<u16>) {
-        if !shards.is_subset(&self.shards) {
+        if !shards.is_subset(&self.mine.shards) {
             self.look_at_once();
         }
-        self.shards = shards;
-        let shards = &self.shards;
-        self.ready.retain(|queue| shards.contains(&queue.shard()));
+        self.mine.shards = shards;
+        let mine = &self.mine;
+        self.ready.retain(|queue| mine.holds(queue));
         for (queue, state) in &mut self.queues {
-            if !shards.contains(&queue.shard()) {
+            if !mine.holds(queue) {
                 (state.ready, state.more) = (false, false);
             }
         }
-        self.queues.retain(|queue, state| state.under_way > 0 || shards.contains(&queue.shard()));
+        self.queues.retain(|queue, state| state.under_way > 0 || mine.holds(queue));
         for queues in self.held.values_mut() {
-            queues.retain(|queue| shards.contains(&queue.shard()));
+            queues.retain(|queue| mine.holds(queue));
         }
         self.tell_what_is_held();
     }
 
     /// Whether nothing is under way of other shards than those that it sends.
     pub(super) fn is_settled(&self) -> bool {
-        let elsewhere = |(queue, state): (&Queue, &State)| {
-            state.under_way > 0 && !self.shards.contains(&queue.shard())
-        };
+        let elsewhere =
+            |(queue, state): (&Queue, &State)| state.under_way > 0 && !self.mine.holds(queue);
         !self.queues.iter().any(elsewhere)
     }
 
@@ -175,10 +191,30 @@ impl Drain {
         self.next_look = Instant::now();
     }
 
-    /// Whether it has nothing to do before it looks again.
-    pub(super) fn is_idle(&self) -> bool {
-        let waits = self.queues.values().any(|state| state.under_way > 0 || state.ready || state.more);
-        !waits && self.next_look > Instant::now()
+    /// Sends all that there is of a topic, or of all, and returns how many messages Kafka got. Ends early where Kafka goes
+    /// away, or takes nothing of what is left: it says why.
+    pub(super) async fn run_dry(&mut self, topic: Option<String>) -> (u64, Result<(), String>) {
+        self.mine.topic = topic;
+        self.set_shards((0..SHARDS).collect());
+        let before = self.numbers.synced.get();
+        let mut looked = false;
+        let ended = loop {
+            self.turn().await;
+            looked |= self.looking.is_none() && self.next_look > Instant::now();
+            let mut left = self.queues.values().filter(|state| state.under_way > 0 || state.more);
+            let busy = !self.under_way.is_empty() || !self.settling.is_empty() || self.reading.is_some();
+            if !*self.up.borrow() {
+                break Err("Kafka is away".to_owned());
+            } else if looked && !busy && left.all(|state| state.not_before.is_some()) {
+                let reason = self.last_reason.take();
+                break match self.queues.values().any(|state| state.more) {
+                    true => Err(reason.unwrap_or_else(|| "Kafka did not confirm what was sent".to_owned())),
+                    false => Ok(()),
+                };
+            }
+        };
+        self.end().await;
+        (self.numbers.synced.get() - before, ended)
     }
 
     /// One thing that happens. May be dropped at any time.
@@ -193,8 +229,11 @@ impl Drain {
             reading = ended(&mut self.reading) => self.has_read(reading),
             seen = ended(&mut self.looking) => self.has_looked(seen),
             queues = self.wake.taken(), if !self.ending => {
-                queues.into_iter().filter(|queue| self.shards.contains(&queue.shard())).collect::<Vec<_>>()
-                    .into_iter().for_each(|queue| self.has_something(queue));
+                for queue in queues {
+                    if self.mine.holds(&queue) {
+                        self.has_something(queue);
+                    }
+                }
             }
             () = until(woken), if up => {
                 let now = Instant::now();
@@ -269,7 +308,7 @@ impl Drain {
             let state = self.queues.get_mut(&queue).expect("what is under way is there");
             let read = read.next();
             // Something of it came back, or it is another's to send, while it was being read: what was read is not sent.
-            let wanted = !state.back && !self.ending && self.shards.contains(&queue.shard());
+            let wanted = !state.back && !self.ending && self.mine.holds(&queue);
             match read {
                 Some(Read { more, messages, error: None }) if wanted => {
                     state.more |= more;
@@ -364,7 +403,7 @@ impl Drain {
     /// Makes it ready, if there is something to read and nothing against it; forgets it, if there is nothing left.
     fn consider(&mut self, queue: &Queue) {
         let Some(state) = self.queues.get_mut(queue) else { return };
-        let mine = self.shards.contains(&queue.shard());
+        let mine = self.mine.holds(queue);
         let may = mine && !state.ready && !state.back && state.not_before.is_none();
         if may && state.more && state.under_way < BATCHES_OF_A_QUEUE {
             state.ready = true;
@@ -383,6 +422,7 @@ impl Drain {
             // That Kafka is away is told by the keeper.
             _ => return,
         };
+        self.last_reason = Some(reason.clone());
         self.held.entry(queue.topic().to_owned()).or_default().insert(queue.clone());
         self.health.down(&part(queue.topic()), reason, severity);
     }
@@ -409,9 +449,9 @@ impl Drain {
     /// Begins to look for queues.
     fn look(&mut self) {
         self.next_look = Instant::now() + self.interval;
-        let (books, shards) = (self.books.clone(), self.shards.clone());
+        let (books, mine) = (self.books.clone(), self.mine.clone());
         let looking = async move {
-            let seen = books.look(|queue| shards.contains(&queue.shard())).await?;
+            let seen = books.look(|queue| mine.holds(queue)).await?;
             Ok((seen, books.unsynced().await?))
         };
         self.looking = Some(looking.boxed());
@@ -427,7 +467,7 @@ impl Drain {
         let age = oldest.map_or(Duration::ZERO, |ms| now.saturating_sub(Duration::from_millis(ms)));
         self.numbers.oldest.set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
         for queue in queues {
-            if self.shards.contains(&queue.shard()) {
+            if self.mine.holds(&queue) {
                 self.has_something(queue);
             }
         }

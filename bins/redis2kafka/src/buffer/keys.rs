@@ -20,8 +20,6 @@ use std::sync::Arc;
 
 use sync_core::record::EntryId;
 
-/// Before what is marked as synced.
-pub(super) const SYNCED: &str = "synced:";
 /// Before the queue, whose messages it has in order.
 pub(super) const UNSYNCED: &str = "unsynced:";
 /// All unsynced messages.

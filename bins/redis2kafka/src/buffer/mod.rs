@@ -14,8 +14,11 @@
 mod answer;
 mod batch;
 mod books;
+#[allow(dead_code, reason = "for the library")]
+pub(crate) mod direct;
 mod drain;
 mod keys;
+mod operator;
 mod rebuild;
 mod script;
 mod server;
@@ -26,6 +29,7 @@ mod wake;
 use std::future::pending;
 use std::time::Duration;
 
+use sync_core::bridge::Unreachable;
 use sync_core::redis::connection::{Connector, ConnectorError};
 use sync_core::run::{Databases, Keeper};
 use sync_core::settings::RetrySettings;
@@ -36,6 +40,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 pub(crate) use self::keys::SHARDS;
+pub(crate) use self::operator::{BufferCommand, operate};
 pub(crate) use self::sink::BufferSink;
 pub(crate) use self::wake::Wake;
 
@@ -43,6 +48,56 @@ use self::books::Books;
 use self::drain::{Drain, Numbers};
 use crate::kafka::Kafka;
 use crate::settings::BufferSettings;
+
+/// Sends what the buffer holds now of a topic, or of all, with a connection to Kafka of its own; how many messages Kafka
+/// got. Where a bridge runs as well, both send: what arrives twice arrives in order.
+#[allow(dead_code, reason = "for the library")]
+pub(crate) async fn run_dry(
+    settings: &BufferSettings,
+    retry: RetrySettings,
+    kafka: Kafka,
+    topic: Option<String>,
+) -> Result<u64, RunDryError> {
+    let books = Books::new(Connector::to_target(settings.redis.clone())?, settings, None);
+    let lost = kafka.connect().await.map_err(RunDryError::Kafka)?;
+    let (up, is_up) = watch::channel(true);
+    let losing = tokio::spawn(async move {
+        lost.await;
+        let _ = up.send(false);
+    });
+    let numbers = Numbers::new(&Metrics::default());
+    let mut drain = Drain::new(
+        books,
+        kafka,
+        is_up,
+        Wake::default(),
+        (settings.sync_interval, retry),
+        Health::default(),
+        numbers,
+    );
+    let (sent, ended) = drain.run_dry(topic).await;
+    let _ = losing.await;
+    ended.map(|()| sent).map_err(|reason| RunDryError::Left { sent, reason })
+}
+
+/// Why the buffer did not run dry.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunDryError {
+    /// The Redis settings cannot be used.
+    #[error(transparent)]
+    Settings(#[from] ConnectorError),
+    /// Kafka does not answer.
+    #[error("cannot reach Kafka: {0}")]
+    Kafka(Unreachable),
+    /// Some messages stay there.
+    #[error("{sent} messages were sent, others stay in the buffer: {reason}")]
+    Left {
+        /// How many Kafka got.
+        sent: u64,
+        /// What the others met.
+        reason: String,
+    },
+}
 
 /// What is under way of a shard that another replica is to send may take so long; after that it may arrive twice.
 const LETTING_GO: Duration = Duration::from_secs(5);

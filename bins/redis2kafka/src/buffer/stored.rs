@@ -18,7 +18,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use sha1::{Digest as _, Sha1};
 use sync_core::payload::write_json_string;
@@ -155,10 +155,15 @@ struct Members<'a> {
     digest: String,
     timestamp: Option<i64>,
     headers: Vec<(String, String)>,
-    #[serde(borrow)]
+    /// `null` is a value, too.
+    #[serde(borrow, default, deserialize_with = "present")]
     value: Option<&'a RawValue>,
     text: Option<String>,
     base64: Option<String>,
+}
+
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl Stored {

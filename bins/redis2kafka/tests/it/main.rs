@@ -12,6 +12,7 @@
 )]
 
 mod buffer;
+mod buffer_crash;
 mod cleanup;
 mod crash;
 mod harness;
