@@ -54,10 +54,7 @@ pub(crate) async fn dead_letters(
     dead_letters::run(command, redis, streams, &sink, &mut io::stdout().lock()).await
 }
 
-pub(crate) async fn buffer(
-    loaded: Loaded<Settings>,
-    command: BufferCommand,
-) -> Result<Ended, CommandError> {
+pub(crate) async fn buffer(loaded: Loaded<Settings>, command: BufferCommand) -> Result<Ended, CommandError> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }

@@ -148,7 +148,8 @@ impl Sender {
             let owned = shards.owned();
             if owned.contains(&0) && matches!(rebuilding, Rebuilding::NotYet) {
                 let books = books.clone();
-                rebuilding = Rebuilding::UnderWay(tokio::spawn(async move { rebuild::rebuild(&books).await }));
+                rebuilding =
+                    Rebuilding::UnderWay(tokio::spawn(async move { rebuild::rebuild(&books).await }));
             }
             drain.set_shards(owned);
             letting_go.get_or_insert_with(|| Instant::now() + LETTING_GO);
