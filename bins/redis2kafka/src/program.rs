@@ -49,7 +49,7 @@ async fn bridge(settings: Settings, around: Surroundings) -> anyhow::Result<()> 
             run(around.bridge(sink, retry, settings.redis, settings.streams)).await?;
         }
         Some(buffer) => {
-            let wake = Wake::default();
+            let wake = Wake::new();
             let sink = BufferSink::new(&settings, buffer, kafka.clone(), wake.clone())?;
             sink.refuse_unsafe().await?;
             let sender = Sender::new(buffer, retry, kafka, wake, around.health(), around.metrics())?;

@@ -138,6 +138,13 @@ impl Bridge {
         signal(self.child.id(), name);
     }
 
+    /// The most memory that it has had so far, in KB.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel says so");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         end(&mut self.child);

@@ -96,13 +96,14 @@ impl Books {
     /// Stores one message; `false` is that there is another one under its key.
     pub(super) async fn store(
         &self,
+        process: &str,
         key: &MessageKey,
         digest: &Digest,
         message: Bytes,
     ) -> Result<bool, Fault> {
         let MessageKey { queue, id } = key;
-        let mut arguments =
-            vec![queue.as_str().into(), "".into(), id.to_string().into(), key.member().into()];
+        let mut arguments = vec![process.into(), queue.as_str().into(), "".into()];
+        arguments.extend([id.to_string().into(), key.member().into()]);
         arguments.extend([digest.as_str().into(), Value::Bytes(message)]);
         match Answer::read(Ok(self.run(&STORE, arguments).await?), 1).fates.remove(0) {
             Fate::Delivered => Ok(true),

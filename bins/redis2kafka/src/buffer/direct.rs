@@ -10,11 +10,13 @@ use sync_core::redis::Fault;
 use super::books::Books;
 use super::keys::{Kind, MessageKey, Queue};
 use super::stored::{self, Digest, Value};
+use super::wake::Wake;
 use crate::message;
 
 /// Stores messages; whoever sends what the buffer holds sends them to Kafka.
 pub(crate) struct Direct {
     books: Books,
+    wake: Wake,
     last: Mutex<EntryId>,
 }
 
@@ -23,7 +25,7 @@ impl Direct {
     pub(crate) fn new(books: Books) -> Self {
         // Where the numbers begin is unlike in any two processes, so that two seldom want the same key.
         let seq = RandomState::new().build_hasher().finish() >> 1;
-        Self { books, last: Mutex::new(EntryId { ms: 0, seq }) }
+        Self { books, wake: Wake::new(), last: Mutex::new(EntryId { ms: 0, seq }) }
     }
 
     /// Stores a message, and returns its key once it stands in the buffer; waits while the buffer is away or full. What is
@@ -37,7 +39,7 @@ impl Direct {
             let timestamp = message::time(key.id);
             stored::write(&mut text, &digest, topic, device, timestamp, &[], Value::Bytes(value));
             // Another process may have had the same idea.
-            if self.books.store(&key, &digest, text.into()).await? {
+            if self.books.store(self.wake.process(), &key, &digest, text.into()).await? {
                 return Ok(key.to_string());
             }
         }

@@ -9,7 +9,7 @@
 //!
 //! `keys.rs` has the keys, `stored.rs` what a message looks like there, `books.rs` asks the buffer, `rebuild.rs` finds
 //! what is in no queue, `server.rs` says whether a Redis is one to keep messages in. Two connections carry everything: one
-//! stores, one sends.
+//! stores, one sends; a third hears what other processes store (`news.rs`).
 
 mod answer;
 mod batch;
@@ -18,6 +18,7 @@ mod books;
 pub(crate) mod direct;
 mod drain;
 mod keys;
+mod news;
 mod operator;
 mod rebuild;
 mod script;
@@ -70,7 +71,7 @@ pub(crate) async fn run_dry(
         books,
         kafka,
         is_up,
-        Wake::default(),
+        Wake::new(),
         (settings.sync_interval, retry),
         Health::default(),
         numbers,
@@ -107,6 +108,9 @@ pub(crate) struct Sender {
     kafka: Kafka,
     drain: Drain,
     books: Books,
+    wake: Wake,
+    connector: Connector,
+    settings: BufferSettings,
     /// Tells whether Kafka is connected.
     up: watch::Sender<bool>,
     retry: RetrySettings,
@@ -123,25 +127,28 @@ impl Sender {
         health: &Health,
         metrics: &Metrics,
     ) -> Result<Self, ConnectorError> {
-        let books = Books::new(Connector::to_target(settings.redis.clone())?, settings, Some(health.clone()));
+        let connector = Connector::to_target(settings.redis.clone())?;
+        let books = Books::new(connector.clone(), settings, Some(health.clone()));
         let (up, is_up) = watch::channel(false);
         let drain = Drain::new(
             books.clone(),
             kafka.clone(),
             is_up,
-            wake,
+            wake.clone(),
             (settings.sync_interval, retry),
             health.clone(),
             Numbers::new(metrics),
         );
-        Ok(Self { kafka, drain, books, up, retry, health: health.clone() })
+        let settings = settings.clone();
+        Ok(Self { kafka, drain, books, wake, connector, settings, up, retry, health: health.clone() })
     }
 
     /// Until a stop is requested, and what is under way then has landed.
     pub(crate) async fn run(self, mut shards: Databases) {
-        let Self { kafka, mut drain, books, up, retry, health } = self;
+        let Self { kafka, mut drain, books, wake, connector, settings, up, retry, health } = self;
         let stop = shards.stop.clone();
         let keeping = tokio::spawn(keep(kafka, up, retry, health, stop.clone()));
+        let listening = tokio::spawn(news::listen(connector, settings, wake));
         let mut rebuilding = Rebuilding::NotYet;
         let mut letting_go: Option<Instant> = None;
         loop {
@@ -178,6 +185,7 @@ impl Sender {
                         if let Rebuilding::UnderWay(task) = rebuilding {
                             task.abort();
                         }
+                        listening.abort();
                         drain.end().await;
                         let _ = keeping.await;
                         return;

@@ -157,7 +157,8 @@ impl Sink for BufferSink {
             let last = group[*records.last().expect("a run has records")].entry.id;
             let (before, flight) = self.flights.set_out(&stream.name, last);
             let queue = ways[&Arc::as_ptr(stream)].queue.clone();
-            let mut arguments = Vec::with_capacity(2 + 4 * records.len());
+            let mut arguments = Vec::with_capacity(3 + 4 * records.len());
+            arguments.push(self.wake.process().into());
             arguments.push(queue.as_str().into());
             arguments.push(before.map_or_else(String::new, |id| id.to_string()).into());
             for &at in &records {

@@ -93,3 +93,68 @@ fn replicas_share_the_buffer_and_reorder_nothing() {
     eprintln!("{shards:?}");
     replicas::settle(&source, streams.len(), replicas);
 }
+
+#[test]
+fn a_replica_sends_at_once_what_another_one_has_stored() {
+    let (source, buffer, brokers) = (Redis::start(), Redis::durable(), Brokers::shared());
+    let topic = brokers.topic(1);
+    let setup = buffered(setup(&source, &brokers, &topic), &buffer)
+        .set("STREAM_OWNERSHIP", "shared")
+        .set("BUFFER_SYNC_INTERVAL", "3600");
+    let mut replicas = [setup.start(), setup.start()];
+    for replica in &replicas {
+        replica.wait_line("8 of 16 shards");
+        replica.wait_line("is up");
+    }
+    let subscribers = || number(&buffer.ask(0, &["PUBSUB", "NUMSUB", "unsynced_queues"]).list()[1]);
+    wait_until("both listen", subscribers, || subscribers() == 2);
+    let streams = targets(20);
+    let ledger = test_kit::writer::write(&source, &streams, 1_000);
+    for replica in &replicas {
+        wait_all_settled(&source, replica, &streams);
+    }
+    wait_synced(&buffer, &replicas[0]);
+    ledger.tally(&brokers.arrivals(&topic)).check(0);
+    for replica in &mut replicas {
+        replica.stop();
+        replica.check_errors(&[]);
+    }
+}
+
+fn number(reply: &test_kit::redis::Reply) -> i64 {
+    match reply {
+        test_kit::redis::Reply::Number(number) => *number,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// TEST_BUFFER_ENTRIES=200000 takes the measure by hand.
+#[test]
+fn memory_stays_flat_while_kafka_is_away_and_while_much_is_sent() {
+    let entries = std::env::var("TEST_BUFFER_ENTRIES").map_or(30_000, |text| text.parse().unwrap());
+    let mut kafka = Kafka::start();
+    let brokers = kafka.brokers();
+    let topic = brokers.topic(3);
+    kafka.stop();
+    let (source, buffer) = (Redis::start(), Redis::with(&["--appendonly", "yes"]));
+    let setup = buffered(setup(&source, &brokers, &topic), &buffer);
+    let mut bridge = setup.start();
+    let streams = targets(100);
+    let begun = Instant::now();
+    let ledger = test_kit::writer::write(&source, &streams, entries);
+    wait_all_settled(&source, &bridge, &streams);
+    eprintln!("{entries} entries stored in {:.1} s", begun.elapsed().as_secs_f64());
+    let stored = bridge.peak_memory();
+    bridge.stop();
+    bridge = setup.start();
+    kafka.up();
+    let begun = Instant::now();
+    wait_synced(&buffer, &bridge);
+    let took = begun.elapsed().as_secs_f64();
+    let sent = bridge.peak_memory();
+    eprintln!("sent in {took:.1} s; at most {stored} KB while storing, {sent} KB while sending");
+    assert!(stored.max(sent) < 300_000, "{stored} {sent}");
+    ledger.tally(&brokers.arrivals(&topic)).check(0);
+    bridge.stop();
+    bridge.check_errors(&[]);
+}

@@ -1,11 +1,11 @@
 -- Stores a run of one queue's messages, in order, and stops at the first error: what comes after a message that was not
 -- stored must not be stored either. What the keys hold is told in ../keys.rs.
 --
--- ARGV     queue, ID of the message that was sent before these and whose fate was not known then ('' if there is none);
---          then for each message: ID, the same as a member of the queue, digest, value
+-- ARGV     the process that stores, queue, ID of the message that was sent before these and whose fate was not known then
+--          ('' if there is none); then for each message: ID, the same as a member of the queue, digest, value
 -- Returns  how many messages are settled, what stopped it ('' nothing, 'behind', 'message'), the error; then the numbers,
 --          from 1, of those that are there with other content and not synced
-local queue, before = ARGV[1], ARGV[2]
+local process, queue, before = ARGV[1], ARGV[2], ARGV[3]
 
 local function failed(reply)
   return type(reply) == 'table' and reply.err
@@ -58,8 +58,8 @@ if before ~= '' then
 end
 
 local answer = { 0, '', '' }
-for at = 3, #ARGV, 4 do
-  local number = (at + 1) / 4
+for at = 4, #ARGV, 4 do
+  local number = at / 4
   local err, conflict = store(queue .. ':' .. ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
   if err then
     answer[2], answer[3] = 'message', err
@@ -68,4 +68,6 @@ for at = 3, #ARGV, 4 do
   if conflict then answer[#answer + 1] = number end
   answer[1] = number
 end
+-- Whoever may not tell the others is heard of at their next look.
+if listed then redis.pcall('PUBLISH', 'unsynced_queues', process .. ' ' .. queue) end
 return answer
