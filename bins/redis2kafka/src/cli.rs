@@ -6,6 +6,7 @@ use sync_core::commands::dead_letters::DeadLettersCommand;
 use sync_core::commands::monitor::MonitorArguments;
 use sync_core::program::SettingsArguments;
 
+use crate::buffer::BufferCommand;
 use crate::settings;
 
 /// Moves what arrives in Redis streams to Kafka topics: complete, in order per stream.
@@ -30,6 +31,9 @@ pub(crate) enum Command {
     /// See, deliver again and remove what was refused.
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
+    /// See what waits in the buffer for Kafka, and have refused messages sent again.
+    #[command(subcommand)]
+    Buffer(BufferCommand),
     /// Print a completion script.
     Completions {
         /// For this shell.

@@ -9,6 +9,7 @@ use sync_core::commands::{CommandError, Ended};
 use sync_core::redis::connection::Connector;
 use sync_core::settings::Loaded;
 
+use crate::buffer::{self, BufferCommand};
 use crate::kafka::Kafka;
 use crate::settings::Settings;
 use crate::sink::KafkaSink;
@@ -51,6 +52,21 @@ pub(crate) async fn dead_letters(
     let sink = sink(&loaded.settings);
     let Settings { redis, streams, .. } = loaded.settings;
     dead_letters::run(command, redis, streams, &sink, &mut io::stdout().lock()).await
+}
+
+pub(crate) async fn buffer(
+    loaded: Loaded<Settings>,
+    command: BufferCommand,
+) -> Result<Ended, CommandError> {
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    match &loaded.settings.buffer {
+        Some(buffer) => buffer::operate(command, buffer, &mut io::stdout().lock()).await,
+        None => Err(CommandError::Usage(
+            "there is no buffer: neither TARGET_REDIS_HOST nor TARGET_REDIS_URL is set".into(),
+        )),
+    }
 }
 
 /// Straight to Kafka, whether there is a buffer or not: who replays wants to see what Kafka says.

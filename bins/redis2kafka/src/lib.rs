@@ -1,5 +1,6 @@
 //! Redis streams to Kafka topics: complete, in order per stream.
 
+mod buffer;
 mod cli;
 mod commands;
 mod kafka;

@@ -49,12 +49,14 @@ pub(crate) fn head(stream: &str, id: EntryId, timestamp: TimestampOf) -> Head {
         .insert(Header { key: STREAM, value: Some(stream) })
         .insert(Header { key: ENTRY_ID, value: Some(&text) })
         .insert(Header { key: BRIDGE, value: Some(BRIDGE_IS) });
-    Head {
-        headers,
-        timestamp: match timestamp {
-            TimestampOf::Entry => time(id),
-            TimestampOf::Sending => None,
-        },
+    Head { headers, timestamp: self::timestamp(id, timestamp) }
+}
+
+/// The time that its record bears; `None` is that of sending.
+pub(crate) fn timestamp(id: EntryId, timestamp: TimestampOf) -> Option<i64> {
+    match timestamp {
+        TimestampOf::Entry => time(id),
+        TimestampOf::Sending => None,
     }
 }
 

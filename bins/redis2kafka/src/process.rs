@@ -13,7 +13,7 @@ use sync_core::pattern::Pattern;
 use sync_core::rate_limit::RateLimiter;
 use sync_core::record::{EntryId, StreamName};
 use sync_core::redis::{Fault, entries, groups};
-use sync_core::run::{Bridge, Live, StartError, run};
+use sync_core::run::{Bridge, Live, Parts, StartError, run};
 use sync_core::settings::{Discovery, RedisSettings, RetrySettings, StreamSettings};
 use sync_core::shutdown::Shutdown;
 use sync_core::telemetry::health::Health;
@@ -95,6 +95,7 @@ pub(crate) async fn process<S: Sink>(
         stop,
         shutdown_timeout: LAST,
         beside: None,
+        parts: Parts::default(),
     };
     let running = run(bridge);
     tokio::pin!(running);

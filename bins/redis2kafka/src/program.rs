@@ -6,6 +6,7 @@ use clap::Parser as _;
 use sync_core::program::{Program, Surroundings, operate, run_bridge};
 use sync_core::run::run;
 
+use crate::buffer::{BufferSink, SHARDS, Sender, Wake};
 use crate::cli::{self, Cli, Command};
 use crate::commands;
 use crate::kafka::Kafka;
@@ -29,6 +30,9 @@ pub fn main() -> ExitCode {
         Command::DeadLetters(command) => {
             operate(PROGRAM, &inputs, async |loaded| commands::dead_letters(loaded, command).await)
         }
+        Command::Buffer(command) => {
+            operate(PROGRAM, &inputs, async |loaded| commands::buffer(loaded, command).await)
+        }
         Command::Completions { shell } => {
             cli::print_completions(shell);
             ExitCode::SUCCESS
@@ -38,8 +42,20 @@ pub fn main() -> ExitCode {
 
 async fn bridge(settings: Settings, around: Surroundings) -> anyhow::Result<()> {
     let kafka = Kafka::new(&settings.kafka, Some(around.health().clone()));
-    let sink = KafkaSink::new(&settings, kafka);
-    let Settings { redis, streams, kafka, .. } = settings;
-    run(around.bridge(sink, kafka.retry, redis, streams)).await?;
+    let retry = settings.kafka.retry;
+    match &settings.buffer {
+        None => {
+            let sink = KafkaSink::new(&settings, kafka);
+            run(around.bridge(sink, retry, settings.redis, settings.streams)).await?;
+        }
+        Some(buffer) => {
+            let wake = Wake::default();
+            let sink = BufferSink::new(&settings, buffer, kafka.clone(), wake.clone())?;
+            sink.refuse_unsafe().await?;
+            let sender = Sender::new(buffer, retry, kafka, wake, around.health(), around.metrics())?;
+            let bridge = around.bridge(sink, buffer.redis.retry, settings.redis, settings.streams);
+            run(bridge.beside_in_shards(SHARDS, |shards| sender.run(shards))).await?;
+        }
+    }
     Ok(())
 }

@@ -174,6 +174,13 @@ impl BufferSettings {
                 format!("must be at most {marker}: a message that outlives its marker would be sent again"),
             );
         }
+        let url = settings.redis.url.as_ref().and_then(|url| url.expose().split_once("://"));
+        if url.is_some_and(|(scheme, _)| scheme.ends_with("-cluster")) {
+            reader.mistake(
+                &TARGET_REDIS.url,
+                "must not be a Cluster: what the buffer holds must change together, and there each key has its node",
+            );
+        }
         (reader.is_set(&TARGET_REDIS.host) || reader.is_set(&TARGET_REDIS.url)).then_some(settings)
     }
 }

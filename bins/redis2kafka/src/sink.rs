@@ -22,23 +22,28 @@ pub(crate) struct KafkaSink {
 }
 
 /// How entries become records.
-struct Shape {
-    topics: Topics,
-    default_db: u16,
-    encoder: Encoder,
-    timestamp: TimestampOf,
+pub(crate) struct Shape {
+    pub(crate) topics: Topics,
+    pub(crate) default_db: u16,
+    pub(crate) encoder: Encoder,
+    pub(crate) timestamp: TimestampOf,
+}
+
+impl Shape {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            topics: settings.topics.clone(),
+            default_db: settings.redis.db,
+            encoder: Encoder::new(settings.text.value_format, settings.text.encoding),
+            timestamp: settings.kafka.timestamp,
+        }
+    }
 }
 
 impl KafkaSink {
     /// Connects to nothing.
     pub(crate) fn new(settings: &Settings, kafka: Kafka) -> Self {
-        let shape = Shape {
-            topics: settings.topics.clone(),
-            default_db: settings.redis.db,
-            encoder: Encoder::new(settings.text.value_format, settings.text.encoding),
-            timestamp: settings.kafka.timestamp,
-        };
-        Self { kafka, shape: Arc::new(shape) }
+        Self { kafka, shape: Arc::new(Shape::new(settings)) }
     }
 }
 

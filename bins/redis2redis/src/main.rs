@@ -1,13 +1,10 @@
 //! Redis streams to the same streams on another Redis: one sink, wired to the loop that all bridges share.
 
-mod call;
 mod cli;
 mod commands;
-mod flights;
 mod loops;
 mod naming;
 mod proofs;
-mod runs;
 mod script;
 mod settings;
 mod sink;

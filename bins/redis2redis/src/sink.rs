@@ -4,32 +4,24 @@
 //! **Order.** Calls go out before `deliver` returns, and a server answers them in that order. A run names the entry
 //! that was sent before it ([`Flights`]); the script writes nothing of it if that one did not get there.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use fred::clients::Client;
-use fred::interfaces::ClientLike as _;
-use fred::types::Value;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use sync_core::bridge::{Delivery, Fate, Group, Lost, Sink, Unreachable};
 use sync_core::redis::Fault;
+use sync_core::redis::call::Call;
 use sync_core::redis::connection::{Connection, Connector, ConnectorError};
-use tokio::sync::{mpsc, oneshot, watch};
+use sync_core::redis::flights::{Flight, Flights};
+use sync_core::redis::link::{Link, Live, takes_writes};
+use sync_core::redis::runs::runs_of;
 
-use crate::call::Call;
-use crate::flights::{Flight, Flights};
 use crate::loops::{LoopCheck, Verdict};
 use crate::naming::Naming;
 use crate::proofs::Proofs;
-use crate::runs::runs_of;
 use crate::script::{Answer, Rules, Trouble, unfit};
 use crate::settings::{Settings, TargetSettings};
 use crate::wait::{self, Wait};
-
-/// A connection that is not usable by then is given up, and another one made.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Another Redis as a sink.
 pub(crate) struct RedisSink {
@@ -40,19 +32,7 @@ pub(crate) struct RedisSink {
     loops: LoopCheck,
     flights: Flights,
     proofs: Arc<Proofs>,
-    live: Mutex<Option<Live>>,
-}
-
-/// The connection of the moment.
-#[derive(Clone)]
-struct Live {
-    client: Client,
-    /// Turns true when the connection has ended.
-    gone: watch::Receiver<bool>,
-    /// Ends the connection, for the reason given.
-    end: mpsc::Sender<String>,
-    /// Whether the target has the script.
-    knows_script: Arc<AtomicBool>,
+    link: Link,
 }
 
 /// A run under way.
@@ -75,7 +55,7 @@ impl RedisSink {
             loops: LoopCheck::new(settings, source.clone()),
             flights: Flights::default(),
             proofs: Arc::new(Proofs::new(source)),
-            live: Mutex::new(None),
+            link: Link::default(),
             target,
         })
     }
@@ -108,10 +88,6 @@ impl RedisSink {
             Verdict::Fine | Verdict::NotTold(_) => Ok(connection),
         }
     }
-
-    fn live(&self) -> Option<Live> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
 }
 
 impl Sink for RedisSink {
@@ -124,28 +100,12 @@ impl Sink for RedisSink {
     }
 
     async fn connect(&self) -> Result<BoxFuture<'static, Lost>, Unreachable> {
-        let attempt = tokio::time::timeout(PATIENCE, self.attempt()).await;
-        let silent = || Err(Unreachable { reason: "no answer in time".into(), needs_human: false });
-        let connection = attempt.unwrap_or_else(|_| silent())?;
-        let (tell_gone, gone) = watch::channel(false);
-        let (end, told_to_end) = mpsc::channel(1);
-        let (tell, lost) = oneshot::channel();
-        let live =
-            Live { client: connection.client(), gone, end, knows_script: Arc::new(AtomicBool::new(false)) };
-        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
-        let health_check = self.target.redis.health_check_interval;
-        tokio::spawn(async move {
-            let reason = until_it_ends(connection, health_check, told_to_end).await;
-            tell_gone.send_replace(true);
-            let _ = tell.send(Lost { reason, by_conflict: false });
-        });
-        let gone = || Lost { reason: "connection closed".into(), by_conflict: false };
-        Ok(lost.map(move |lost| lost.unwrap_or_else(|_| gone())).boxed())
+        self.link.connect(self.target.redis.health_check_interval, self.attempt()).await
     }
 
     fn deliver(&self, group: Group) -> Delivery {
         let mut fates = vec![Fate::Unknown; group.len()];
-        let Some(live) = self.live() else { return std::future::ready(fates).boxed() };
+        let Some(live) = self.link.live() else { return std::future::ready(fates).boxed() };
         let runs = runs_of(group.len(), |at| match unfit(&group[at]) {
             Some(reason) => {
                 fates[at] = Fate::Unfit(reason);
@@ -153,7 +113,7 @@ impl Sink for RedisSink {
             }
             None => Some(Arc::as_ptr(&group[at].stream)),
         });
-        let knows_script = live.knows_script.load(Ordering::Relaxed);
+        let knows_script = live.knows_script();
         let (mut sent, mut places) = (Vec::with_capacity(runs.len()), Vec::with_capacity(runs.len()));
         for records in runs {
             let entries: Vec<_> = records.iter().map(|&at| &group[at].entry).collect();
@@ -171,10 +131,7 @@ impl Sink for RedisSink {
     }
 
     async fn disconnect(&self) {
-        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(live) = live {
-            let _ = live.end.try_send("closed".into());
-        }
+        self.link.close();
     }
 }
 
@@ -198,7 +155,7 @@ async fn settle(
     tokio::select! {
         biased;
         () = all_answered => {}
-        _ = live.gone.wait_for(|gone| *gone) => {}
+        () = live.gone() => {}
     }
     let mut runs = Vec::with_capacity(sent.len());
     for Sent { records, call, .. } in sent {
@@ -207,9 +164,9 @@ async fn settle(
             None => Answer::silence(records.len()),
         };
         match answer.trouble {
-            Some(Trouble::ScriptUnknown) => live.knows_script.store(false, Ordering::Relaxed),
+            Some(Trouble::ScriptUnknown) => live.set_knows_script(false),
             // It may be a failover: whoever is primary now is asked for when connecting.
-            Some(Trouble::ReadOnly(reason)) => drop(live.end.try_send(reason)),
+            Some(Trouble::ReadOnly(reason)) => live.end(reason),
             Some(Trouble::Unproven(oldest)) => {
                 if let Err(fault) = proofs.look(&group[records[0]].stream.name, &oldest).await
                     && let Some(fate) = answer.fates.iter_mut().find(|fate| **fate == Fate::Unknown)
@@ -218,7 +175,7 @@ async fn settle(
                 }
             }
             None if answer.fates.contains(&Fate::Delivered) => {
-                live.knows_script.store(true, Ordering::Relaxed)
+                live.set_knows_script(true)
             }
             None => {}
         }
@@ -240,47 +197,4 @@ async fn settle(
         }
     }
     fates
-}
-
-/// Whether this is a server to write to, as far as it tells: it may be loading its data, or be a replica.
-async fn takes_writes(client: Client, on_cluster: bool) -> Result<(), Fault> {
-    ping(&client).await?;
-    if on_cluster {
-        return Ok(());
-    }
-    let role = client.custom::<Value, Value>(fred::cmd!("ROLE"), Vec::new()).await;
-    match role {
-        Ok(Value::Array(role)) if role.first().is_some_and(|role| role.as_bytes() == Some(b"slave")) => {
-            Err(Fault::Busy("it is a replica, which takes no writes".into()))
-        }
-        // Who may not ask finds out by writing.
-        _ => Ok(()),
-    }
-}
-
-async fn ping(client: &Client) -> Result<(), Fault> {
-    match client.ping::<Value>(None).await.map_err(Fault::from) {
-        // That it is not permitted is an answer, too.
-        Err(Fault::Denied(reason)) if reason.starts_with("NOPERM") => Ok(()),
-        answer => answer.map(drop),
-    }
-}
-
-/// Watches a connection, and pings it now and then, until it ends or is to end; then closes it. The reason why.
-async fn until_it_ends(
-    mut connection: Connection,
-    health_check: Duration,
-    mut told: mpsc::Receiver<String>,
-) -> String {
-    loop {
-        tokio::select! {
-            biased;
-            reason = connection.ended() => return reason,
-            reason = told.recv() => return reason.unwrap_or_else(|| "not needed any more".into()),
-            () = tokio::time::sleep(health_check) => {}
-        }
-        if let Err(fault) = connection.run(async |client| ping(&client).await).await {
-            return fault.to_string();
-        }
-    }
 }

@@ -9,8 +9,8 @@ use fred::types::{ClusterHash, CustomCommand, Value};
 use fred::util::redis_keyslot;
 use sync_core::bridge::Fate;
 use sync_core::redis::Fault;
+use sync_core::redis::call::Call;
 
-use crate::call::Call;
 use crate::naming::Place;
 
 /// How long the server waits for its replicas, in milliseconds. Nothing else is answered on the connection meanwhile.

@@ -14,7 +14,7 @@ use tracing::level_filters::LevelFilter;
 use crate::bridge::Sink;
 use crate::commands::{CommandError, Ended};
 use crate::rate_limit::RateLimiter;
-use crate::run::{Bridge, Live};
+use crate::run::{Bridge, Live, Parts};
 use crate::settings::{
     GeneralSettings, Inputs, Loaded, LogSettings, Mistakes, RedisSettings, RetrySettings, StreamSettings,
 };
@@ -119,6 +119,7 @@ impl Surroundings {
             stop,
             shutdown_timeout,
             beside: None,
+            parts: Parts::default(),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! A bridge as a whole: it connects both sides, starts what works, and stops it. It never touches a record.
 //!
 //! `keeper.rs` keeps the sink connected, `search.rs` looks for streams, `ownership.rs` says which of them are this
-//! process's, `deal.rs` deals these out to lanes, `databases.rs` tells work beside the streams which whole databases
-//! are, `cleanup.rs` deletes what no consumer group needs any more.
+//! process's, `deal.rs` deals these out to lanes, `databases.rs` tells work beside the streams which whole databases,
+//! or which shards of something else, are, `cleanup.rs` deletes what no consumer group needs any more.
 
 mod cleanup;
 mod databases;
@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use self::cleanup::Sweeper;
 pub use self::databases::{Databases, Tenure};
 use self::deal::{Around, Dealer};
-use self::keeper::Keeper;
+pub use self::keeper::Keeper;
 use self::ownership::{NotJoined, Ownership, Term};
 use self::search::Search;
 use crate::bridge::{Sink, Unreachable};
@@ -71,11 +71,23 @@ pub struct Bridge<S> {
     pub stop: Shutdown,
     /// How long what is in flight may take to finish then.
     pub shutdown_timeout: Duration,
-    /// What it does with whole databases beside the streams, if anything.
+    /// What it does with whole databases, or other shards, beside the streams, if anything.
     pub beside: Option<Beside>,
+    /// What that work is divided into.
+    pub parts: Parts,
 }
 
-/// Work on whole databases beside the streams. It is begun once the bridge has started, and ends when its
+/// What the work beside the streams is divided into among replicas. All of a bridge divide it alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Parts {
+    /// The databases of SOURCE_REDIS_DB_SEARCH_RANGE that the source has.
+    #[default]
+    Databases,
+    /// So many shards, numbered from 0, of which the bridge knows what belongs to each; at most 256.
+    Shards(u16),
+}
+
+/// Work on whole databases, or shards, beside the streams. It is begun once the bridge has started, and ends when its
 /// [`Databases`] tell it to stop; it may then take as long as what is in flight.
 pub type Beside = Box<dyn FnOnce(Databases) -> BoxFuture<'static, ()> + Send>;
 
@@ -87,6 +99,16 @@ impl<S> Bridge<S> {
         work: impl FnOnce(Databases) -> F + Send + 'static,
     ) -> Self {
         Self { beside: Some(Box::new(|databases| Box::pin(work(databases)))), ..self }
+    }
+
+    /// With this work beside the streams, on so many shards of something.
+    #[must_use]
+    pub fn beside_in_shards<F: Future<Output = ()> + Send + 'static>(
+        self,
+        shards: u16,
+        work: impl FnOnce(Databases) -> F + Send + 'static,
+    ) -> Self {
+        Self { parts: Parts::Shards(shards), ..self.beside(work) }
     }
 }
 
@@ -172,12 +194,15 @@ pub async fn run<S: Sink>(mut bridge: Bridge<S>) -> Result<(), StartError> {
 
     let (sink_is_up, sink_up) = watch::channel(true);
     let keeper = Keeper {
-        sink: sink.clone(),
+        destination: sink.destination(),
         retry: bridge.sink_retry,
         health: bridge.health.clone(),
         stop: stop.clone(),
     };
-    let keeping = tokio::spawn(keeper.keep_connected(lost, sink_is_up));
+    let kept = sink.clone();
+    let keeping = tokio::spawn(async move {
+        keeper.keep_connected(|| kept.connect(), lost, sink_is_up).await;
+    });
     let budget = Budget::new(READ_BUDGET);
     bridge.metrics.watch_budget(budget.clone());
     let shared = Arc::new(Shared {
@@ -221,7 +246,9 @@ pub async fn run<S: Sink>(mut bridge: Bridge<S>) -> Result<(), StartError> {
         }
     };
     shared.health.started();
-    let beside = bridge.beside.map(|work| begin_beside(work, ends.databases, &shared, bridge.live.clone()));
+    let beside = bridge
+        .beside
+        .map(|work| begin_beside(work, ends.databases, &shared, bridge.parts, bridge.live.clone()));
     let sharing = sharing.zip(term).map(|(ownership, term)| tokio::spawn(ownership.keep(term)));
     let counting = tokio::spawn(shared.statistics.clone().run(stop.clone()));
     let cleaning = Sweeper::new(shared.clone()).map(|sweeper| tokio::spawn(sweeper.run(stop.clone())));
@@ -255,9 +282,9 @@ pub async fn run<S: Sink>(mut bridge: Bridge<S>) -> Result<(), StartError> {
     if let Some(mut beside) = beside
         && timeout_at(deadline, &mut beside).await.is_err()
     {
-        tracing::warn!("the work on whole databases did not finish in time: it is given up");
+        tracing::warn!("the work beside the streams did not finish in time: it is given up");
         beside.abort();
-        // Nothing of it may go on once others may have the databases.
+        // Nothing of it may go on once others may have what it works on.
         let _ = beside.await;
     }
     // They were told to stop with the lanes, and leave nothing half done.
@@ -276,15 +303,19 @@ pub async fn run<S: Sink>(mut bridge: Bridge<S>) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Begins the work beside the streams, and the look at which databases there are.
+/// Begins the work beside the streams, and the look at what there is to work on.
 fn begin_beside<S: Sink>(
     work: Beside,
     ends: databases::Ends,
     shared: &Shared<S>,
+    parts: Parts,
     live: watch::Receiver<Live>,
 ) -> JoinHandle<()> {
     let (databases, there_is) = Databases::new(ends, shared);
-    tokio::spawn(there_is.tell(live));
+    match parts {
+        Parts::Databases => drop(tokio::spawn(there_is.tell(live))),
+        Parts::Shards(count) => there_is.are(count),
+    }
     tokio::spawn(work(databases))
 }
 

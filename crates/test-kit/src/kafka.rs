@@ -102,7 +102,7 @@ impl Brokers {
     }
 
     /// The topic's partitions, if it is there.
-    fn partitions(&self, topic: &str) -> Option<Vec<i32>> {
+    pub fn partitions(&self, topic: &str) -> Option<Vec<i32>> {
         let consumer = self.consumer();
         let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).ok()?;
         let topic = metadata.topics().first()?;

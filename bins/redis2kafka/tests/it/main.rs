@@ -11,6 +11,8 @@
     reason = "no runtime and no paused clock here, and what was measured is to be seen"
 )]
 
+mod buffer;
+mod buffer_crash;
 mod cleanup;
 mod crash;
 mod harness;

@@ -14,7 +14,7 @@ mod permissions;
 mod replay;
 mod show;
 pub mod source;
-mod table;
+pub mod table;
 pub mod verify;
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};

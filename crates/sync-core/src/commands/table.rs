@@ -8,27 +8,29 @@ use crate::telemetry::log::escape;
 const WIDEST: usize = 44;
 
 /// Rows of as many cells as the first has, which is the heading.
-pub(super) struct Table {
+pub struct Table {
     rows: Vec<Vec<String>>,
     indent: &'static str,
 }
 
 impl Table {
-    pub(super) fn new<const N: usize>(indent: &'static str, heading: [&str; N]) -> Self {
+    /// With this heading; each line begins with `indent`.
+    pub fn new<const N: usize>(indent: &'static str, heading: [&str; N]) -> Self {
         Self { rows: vec![heading.map(str::to_owned).into()], indent }
     }
 
     /// Control characters are written as escapes: a key or a value must not move the cursor.
-    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.rows.push(cells.into_iter().map(|cell| escape(&cell).into_owned()).collect());
     }
 
-    pub(super) fn write(&self, out: &mut impl Write) -> io::Result<()> {
+    /// Writes all of it.
+    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         self.lines().iter().try_for_each(|line| writeln!(out, "{line}"))
     }
 
     /// The heading and each row.
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or_default();
         let width = |column: usize| {
             let widths = self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());

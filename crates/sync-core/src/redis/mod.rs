@@ -1,6 +1,8 @@
-//! Everything that speaks to the source Redis. Nothing here decides what to do about a failure: it says what
+//! Everything that speaks to Redis: to the source, and what bridges share that write to another one (`link.rs` and
+//! what it names). Nothing here decides what to do about a failure: it says what
 //! failed ([`Fault`]), and the lane decides.
 
+pub mod call;
 pub(crate) mod cleanup;
 pub mod cluster;
 pub(crate) mod commands;
@@ -8,9 +10,12 @@ pub mod connection;
 pub mod dead_letters;
 pub mod discovery;
 pub mod entries;
+pub mod flights;
 pub mod groups;
+pub mod link;
 pub(crate) mod ownership;
 pub(crate) mod reply;
+pub mod runs;
 pub(crate) mod script;
 pub mod statistics;
 

@@ -1,6 +1,7 @@
 //! Which whole databases are this process's, for work beside the streams. Replicas share them out as they share out
 //! streams: each database has one owner (ARCHITECTURE.md, "One owner per stream"). It decides nothing, and knows
-//! nothing of the work.
+//! nothing of the work. Where the bridge divides its work into shards of something else (`Parts::Shards`), a shard's
+//! number stands wherever a database's does here.
 //!
 //! The work goes like this:
 //!
@@ -54,7 +55,7 @@ pub(super) struct Ends {
     pub(super) settled: watch::Sender<u64>,
 }
 
-/// The databases of this process, and what the work on them needs.
+/// The databases (or shards) of this process, and what the work on them needs.
 pub struct Databases {
     /// To the source.
     pub connector: Connector,
@@ -110,7 +111,8 @@ impl Databases {
         (databases, look)
     }
 
-    /// The databases that are this process's now: of SOURCE_REDIS_DB_SEARCH_RANGE, those that the server has. None at
+    /// The databases that are this process's now: of SOURCE_REDIS_DB_SEARCH_RANGE, those that the server has (or the
+    /// shards). None at
     /// once when the other replicas have taken over, or when this one has left them. A lease that ran out unnoticed
     /// changes nothing here: only [`Databases::remaining`] tells.
     pub fn owned(&mut self) -> BTreeSet<u16> {
@@ -190,6 +192,11 @@ pub(super) struct ThereIs {
 }
 
 impl ThereIs {
+    /// They are shards of something, always as many.
+    pub(super) fn are(self, count: u16) {
+        self.tell.send_replace((0..count.min(LAST_DATABASE + 1)).collect());
+    }
+
     /// Until a stop is requested.
     pub(super) async fn tell(self, mut live: watch::Receiver<Live>) {
         let stop = self.stop.clone();

@@ -1,29 +1,57 @@
-//! Keeping the sink connected while the bridge runs. When to try again is decided here and nowhere else.
+//! Keeping a destination connected while the bridge runs. When to try again is decided here and nowhere else.
 
-use std::sync::Arc;
+use std::future::Future;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use crate::bridge::{Lost, Sink};
+use crate::bridge::{Lost, Unreachable};
 use crate::retry::Backoff;
 use crate::settings::RetrySettings;
 use crate::shutdown::Shutdown;
 use crate::telemetry::health::{Health, Severity};
 
-/// Keeps the sink connected: the only place that makes connections to it again.
-pub(super) struct Keeper<S> {
-    pub(super) sink: Arc<S>,
-    pub(super) retry: RetrySettings,
-    pub(super) health: Health,
-    pub(super) stop: Shutdown,
+/// Keeps one destination connected: nobody else makes connections to it again.
+pub struct Keeper {
+    /// What it is, for people.
+    pub destination: String,
+    /// When to try again.
+    pub retry: RetrySettings,
+    /// Is told each change.
+    pub health: Health,
+    /// No connection is made after this.
+    pub stop: Shutdown,
 }
 
-impl<S: Sink> Keeper<S> {
-    pub(super) async fn keep_connected(self, mut lost: BoxFuture<'static, Lost>, up: watch::Sender<bool>) {
-        let destination = self.sink.destination();
+/// One attempt at a connection, and what resolves when that is lost.
+type Attempt = Result<BoxFuture<'static, Lost>, Unreachable>;
+
+impl Keeper {
+    /// Connects for the first time too, for as long as that takes, and keeps the destination connected then.
+    pub async fn connect_and_keep<F: Future<Output = Attempt>>(
+        self,
+        connect: impl Fn() -> F,
+        up: watch::Sender<bool>,
+    ) {
+        let mut backoff = Backoff::new(self.retry);
+        let lost = tokio::select! {
+            lost = self.connect_again(&connect, Duration::ZERO, &mut backoff) => lost,
+            () = self.stop.requested() => return,
+        };
+        self.health.up(&self.destination);
+        let _ = up.send(true);
+        self.keep_connected(connect, lost, up).await;
+    }
+
+    /// Keeps it connected. `lost` belongs to the connection that there is.
+    pub async fn keep_connected<F: Future<Output = Attempt>>(
+        self,
+        connect: impl Fn() -> F,
+        mut lost: BoxFuture<'static, Lost>,
+        up: watch::Sender<bool>,
+    ) {
         let mut backoff = Backoff::new(self.retry);
         loop {
             let since = Instant::now();
@@ -33,7 +61,7 @@ impl<S: Sink> Keeper<S> {
                 return;
             }
             let severity = if by_conflict { Severity::Error } else { Severity::Warn };
-            self.health.down(&destination, &reason, severity);
+            self.health.down(&self.destination, &reason, severity);
             // A connection that lasted is followed by an attempt at once; one that did not is no reason to hurry.
             let delay = if by_conflict {
                 self.retry.cap
@@ -45,27 +73,27 @@ impl<S: Sink> Keeper<S> {
             };
             // Nothing is handed over once a stop is requested: a new connection would only be waited for.
             lost = tokio::select! {
-                lost = self.connect_again(&destination, delay, &mut backoff) => lost,
+                lost = self.connect_again(&connect, delay, &mut backoff) => lost,
                 () = self.stop.requested() => return,
             };
-            self.health.up(&destination);
+            self.health.up(&self.destination);
             let _ = up.send(true);
         }
     }
 
-    async fn connect_again(
+    async fn connect_again<F: Future<Output = Attempt>>(
         &self,
-        destination: &str,
+        connect: &impl Fn() -> F,
         mut delay: Duration,
         backoff: &mut Backoff,
     ) -> BoxFuture<'static, Lost> {
         loop {
             sleep(delay).await;
-            match self.sink.connect().await {
+            match connect().await {
                 Ok(lost) => return lost,
                 Err(unreachable) => {
                     let severity = if unreachable.needs_human { Severity::Error } else { Severity::Warn };
-                    self.health.down(destination, &unreachable.reason, severity);
+                    self.health.down(&self.destination, &unreachable.reason, severity);
                     delay = backoff.next_delay();
                 }
             }

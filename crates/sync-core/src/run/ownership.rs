@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 pub(super) use self::balance::Weights;
 pub(crate) use self::portion::Portion;
 use self::say::Numbers;
-use super::{Bridge, Live, databases};
+use super::{Bridge, Live, Parts, databases};
 use crate::bridge::Sink;
 use crate::lease::{self, Lease};
 use crate::rate_limit::RateLimiter;
@@ -75,8 +75,8 @@ pub(super) struct Ownership {
     live: watch::Receiver<Live>,
     weights: watch::Receiver<Weights>,
     given_up: watch::Receiver<GivenUp>,
-    /// Whether there is work on whole databases.
-    beside: bool,
+    /// What the work beside the streams is divided into, where there is any.
+    beside: Option<Parts>,
     databases: watch::Receiver<BTreeSet<u16>>,
     databases_settled: watch::Receiver<u64>,
     portion: watch::Sender<Arc<Portion>>,
@@ -133,8 +133,8 @@ impl Ownership {
         connector: &Connector,
         statistics: &Statistics,
     ) -> (Option<Self>, Ends) {
-        let beside = bridge.beside.is_some();
-        let shared = bridge.streams.ownership == Mode::Shared && (bridge.streams.enabled || beside);
+        let beside = beside(bridge);
+        let shared = bridge.streams.ownership == Mode::Shared && (bridge.streams.enabled || beside.is_some());
         let lease = if shared { Lease::none() } else { Lease::for_ever() };
         let portion = if shared { Portion::nothing(0) } else { Portion::all() };
         let (portion, owned) = watch::channel(Arc::new(portion));
@@ -437,7 +437,7 @@ fn member<S: Sink>(bridge: &Bridge<S>) -> Member {
     Member {
         bridge: bridge.name.to_owned(),
         sink: bridge.sink.identity(),
-        reads: reads(&bridge.streams, &bridge.live.borrow(), bridge.beside.is_some()),
+        reads: reads(&bridge.streams, &bridge.live.borrow(), beside(bridge)),
         consumer: bridge.streams.consumer.clone(),
         host: host.trim().to_owned(),
         machine: process::machine(),
@@ -447,12 +447,19 @@ fn member<S: Sink>(bridge: &Bridge<S>) -> Member {
     }
 }
 
-/// What says which streams, and whole databases, there are to share.
-fn reads(streams: &StreamSettings, live: &Live, beside: bool) -> String {
+/// What the work beside the streams is divided into, where there is any.
+fn beside<S>(bridge: &Bridge<S>) -> Option<Parts> {
+    bridge.beside.is_some().then_some(bridge.parts)
+}
+
+/// What says which streams, and whole databases or shards, there are to share.
+fn reads(streams: &StreamSettings, live: &Live, beside: Option<Parts>) -> String {
     let mut text = String::new();
     let numbers = |dbs: &[u16]| dbs.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
-    if beside {
-        text += &format!("all of databases {}; ", numbers(&live.dbs));
+    match beside {
+        Some(Parts::Databases) => text += &format!("all of databases {}; ", numbers(&live.dbs)),
+        Some(Parts::Shards(count)) => text += &format!("{count} shards; "),
+        None => {}
     }
     if !streams.enabled {
         return text;

@@ -400,6 +400,7 @@ impl Bridge {
             stop,
             shutdown_timeout: Duration::from_secs(5),
             beside: self.beside.as_ref().map(|beside| beside()),
+            parts: run::Parts::default(),
         };
         let (kill, killed) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use super::{Ownership, Term, Weights};
 use crate::redis::ownership::{Bucket, Member, OF_DATABASES, OF_STREAMS, View};
+use crate::run::Parts;
 use crate::telemetry::metrics::{Counter, Gauge, Metrics};
 use crate::telemetry::status::Replica;
 
@@ -11,18 +12,23 @@ use crate::telemetry::status::Replica;
 pub(super) struct Numbers {
     pub(super) members: Gauge,
     owned: Gauge,
-    /// Where there is work on whole databases.
-    databases_owned: Option<Gauge>,
+    /// Where there is work beside the streams.
+    parts_owned: Option<Gauge>,
     pub(super) fenced: Counter,
 }
 
 impl Numbers {
-    pub(super) fn new(metrics: &Metrics, beside: bool) -> Self {
-        let databases = || metrics.gauge("databases_owned", "Databases that this process owns as a whole");
+    pub(super) fn new(metrics: &Metrics, beside: Option<Parts>) -> Self {
+        let parts_owned = beside.map(|parts| match parts {
+            Parts::Databases => {
+                metrics.gauge("databases_owned", "Databases that this process owns as a whole")
+            }
+            Parts::Shards(_) => metrics.gauge("shards_owned", "Shards of the buffer that this process sends"),
+        });
         Self {
             members: metrics.gauge("replicas", "Processes that share the streams, this one included"),
             owned: metrics.gauge("streams_owned", "Streams that this process owns"),
-            databases_owned: beside.then(databases),
+            parts_owned,
             fenced: metrics
                 .counter("memberships_lost", "Times the other replicas took over from this process"),
         }
@@ -30,8 +36,8 @@ impl Numbers {
 
     pub(super) fn nothing_is_owned(&self) {
         self.owned.set(0);
-        if let Some(databases) = &self.databases_owned {
-            databases.set(0);
+        if let Some(parts) = &self.parts_owned {
+            parts.set(0);
         }
     }
 }
@@ -55,14 +61,18 @@ impl Ownership {
         let (replicas, buckets) = (term.view.members.len(), term.mine.len());
         let (streams, all) = owned(term, weights, OF_STREAMS);
         match self.beside {
-            false => tracing::info!(replicas, buckets, before, "owns {streams} of {all} streams"),
-            true => {
-                let (databases, there_are) = owned(term, weights, OF_DATABASES);
+            None => tracing::info!(replicas, buckets, before, "owns {streams} of {all} streams"),
+            Some(parts) => {
+                let (mine, there_are) = owned(term, weights, OF_DATABASES);
+                let what = match parts {
+                    Parts::Databases => "databases",
+                    Parts::Shards(_) => "shards",
+                };
                 tracing::info!(
                     replicas,
                     buckets,
                     before,
-                    "owns {streams} of {all} streams, and {databases} of {there_are} databases"
+                    "owns {streams} of {all} streams, and {mine} of {there_are} {what}"
                 );
             }
         }
@@ -70,8 +80,8 @@ impl Ownership {
 
     pub(super) fn count_what_is_owned(&self, term: &Term, weights: &Weights) {
         self.numbers.owned.set(i64::from(owned(term, weights, OF_STREAMS).0));
-        if let Some(databases) = &self.numbers.databases_owned {
-            databases.set(i64::from(owned(term, weights, OF_DATABASES).0));
+        if let Some(parts) = &self.numbers.parts_owned {
+            parts.set(i64::from(owned(term, weights, OF_DATABASES).0));
         }
     }
 

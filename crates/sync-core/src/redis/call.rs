@@ -5,18 +5,20 @@ use fred::interfaces::ClientLike as _;
 use fred::types::{CustomCommand, Value};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use sync_core::redis::Fault;
+use super::Fault;
 
 /// See the module.
-pub(crate) enum Call {
+pub enum Call {
+    /// For its answer.
     Waiting(BoxFuture<'static, Result<Value, Fault>>),
+    /// And nobody has taken the answer yet.
     Answered(Result<Value, Fault>),
 }
 
 impl Call {
     /// Sends the command. The client queues it when its future is first polled, so that is done here: what is sent
     /// later goes behind it.
-    pub(crate) fn send(client: &Client, command: CustomCommand, arguments: Vec<Value>) -> Self {
+    pub fn send(client: &Client, command: CustomCommand, arguments: Vec<Value>) -> Self {
         let client = client.clone();
         let answer = async move { Ok(client.custom::<Value, Value>(command, arguments).await?) };
         let mut answer = answer.boxed();
@@ -27,14 +29,14 @@ impl Call {
     }
 
     /// Waits for the answer. May be dropped at any time: an answer that came is kept.
-    pub(crate) async fn answered(&mut self) {
+    pub async fn answered(&mut self) {
         if let Self::Waiting(answer) = self {
             *self = Self::Answered(answer.await);
         }
     }
 
     /// The answer, if there is one by now.
-    pub(crate) fn answer(self) -> Option<Result<Value, Fault>> {
+    pub fn answer(self) -> Option<Result<Value, Fault>> {
         match self {
             Self::Answered(answer) => Some(answer),
             Self::Waiting(_) => None,

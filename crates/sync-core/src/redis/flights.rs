@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sync_core::record::{EntryId, StreamName};
+use crate::record::{EntryId, StreamName};
 
 /// Of all streams. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Flights(Arc<Mutex<HashMap<StreamName, Flying>>>);
+pub struct Flights(Arc<Mutex<HashMap<StreamName, Flying>>>);
 
 #[derive(Debug)]
 struct Flying {
@@ -18,7 +18,7 @@ struct Flying {
 
 /// One run under way; it has landed when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Flight {
+pub struct Flight {
     flights: Flights,
     stream: StreamName,
 }
@@ -26,7 +26,7 @@ pub(crate) struct Flight {
 impl Flights {
     /// A run of the stream that ends with `last` sets out. What was sent before it and is still under way ended with
     /// this.
-    pub(crate) fn set_out(&self, stream: &StreamName, last: EntryId) -> (Option<EntryId>, Flight) {
+    pub fn set_out(&self, stream: &StreamName, last: EntryId) -> (Option<EntryId>, Flight) {
         let mut flying = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = match flying.get_mut(stream) {
             Some(flying) => {

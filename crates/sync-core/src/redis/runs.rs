@@ -8,7 +8,7 @@ const LONGEST: usize = 500;
 
 /// The positions of a group's records, stream by stream, in their order within each. `stream_of` names the stream of a
 /// position, `None` what is not to be written.
-pub(crate) fn runs_of<S: Eq + std::hash::Hash>(
+pub fn runs_of<S: Eq + std::hash::Hash>(
     records: usize,
     mut stream_of: impl FnMut(usize) -> Option<S>,
 ) -> Vec<Vec<usize>> {
