@@ -62,7 +62,11 @@ impl Redis2Kafka {
         for warning in loaded.warnings {
             tracing::warn!("{warning}");
         }
-        let settings = loaded.settings;
+        Self::with(loaded.settings).await
+    }
+
+    /// With settings that were read already.
+    pub(crate) async fn with(settings: Settings) -> Result<Self, Error> {
         Connector::new(settings.redis.clone()).map_err(|error| Error::Unusable(error.to_string()))?;
         let direct = match &settings.buffer {
             None => None,
@@ -77,8 +81,7 @@ impl Redis2Kafka {
     }
 
     /// Delivers what stands now in the streams of one database whose key matches a pattern (`*-stream`), and says how many
-    /// entries that were. `topic_mapping` are pairs of pattern and topic, of which the first that matches counts; where none
-    /// does, KAFKA_TOPIC. At most `batch_size` entries of a stream are read at once.
+    /// entries that were. `topic_mapping` are pairs of pattern and topic, of which the first that matches counts, else KAFKA_TOPIC; none at all stands for STREAM_TARGET_TOPIC_MAP. At most `batch_size` entries of a stream are read at once.
     ///
     /// With the buffer, entries are delivered once they stand there; then Kafka is sent what the buffer holds, as far as it
     /// is there to take it. It waits for a topic that does not exist; what Kafka refuses goes to the dead letters and does
@@ -95,7 +98,9 @@ impl Redis2Kafka {
             check_topic(topic)?;
         }
         let mut settings = self.settings.clone();
-        settings.topics = Topics::in_order(topic_mapping, &settings.topics);
+        if !topic_mapping.is_empty() {
+            settings.topics = Topics::in_order(topic_mapping, &settings.topics);
+        }
         let portion =
             Portion { pattern: Pattern::new(stream_pattern), db: source_db, batch_size: batch_size.max(1) };
         let kafka = kafka(&settings);

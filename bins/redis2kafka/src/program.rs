@@ -33,6 +33,15 @@ pub fn main() -> ExitCode {
         Command::Buffer(command) => {
             operate(PROGRAM, &inputs, async |loaded| commands::buffer(loaded, command).await)
         }
+        Command::Process(arguments) => {
+            operate(PROGRAM, &inputs, async |loaded| commands::process(loaded, arguments).await)
+        }
+        Command::Send(arguments) => {
+            operate(PROGRAM, &inputs, async |loaded| commands::send(loaded, arguments).await)
+        }
+        Command::Sync { topic } => {
+            operate(PROGRAM, &inputs, async |loaded| commands::sync(loaded, topic).await)
+        }
         Command::Completions { shell } => {
             cli::print_completions(shell);
             ExitCode::SUCCESS

@@ -174,9 +174,7 @@ async fn settle(
                     *fate = Fate::Busy(format!("whether it was trimmed there cannot be seen: {fault}"));
                 }
             }
-            None if answer.fates.contains(&Fate::Delivered) => {
-                live.set_knows_script(true)
-            }
+            None if answer.fates.contains(&Fate::Delivered) => live.set_knows_script(true),
             None => {}
         }
         if let Some((entries, first)) = answer.renamed {

@@ -40,7 +40,8 @@ impl Answer {
             Err(Fault::Other(text)) => return Self::stopped(0, answered(&text), messages),
             Err(fault) => return Self::stopped(0, fault, messages),
         };
-        let Some(Parts { done, stop, error, conflicts }) = parts(reply).filter(|parts| parts.done <= messages)
+        let Some(Parts { done, stop, error, conflicts }) =
+            parts(reply).filter(|parts| parts.done <= messages)
         else {
             let fault = Fault::Other("the script's answer is not what it should be".into());
             return Self::stopped(0, fault, messages);
@@ -53,7 +54,9 @@ impl Answer {
         };
         for number in conflicts {
             if let Some(fate) = answer.fates.get_mut(number.wrapping_sub(1)) {
-                *fate = Fate::Unfit("the buffer has another message under its key, which Kafka does not have yet".into());
+                *fate = Fate::Unfit(
+                    "the buffer has another message under its key, which Kafka does not have yet".into(),
+                );
             }
         }
         answer
@@ -125,7 +128,8 @@ mod tests {
     #[test]
     fn fates() {
         use Fate::{Busy, Delivered, Held, Unfit, Unknown};
-        let check = |reply, expected: &[Fate]| assert_eq!(Answer::read(reply, expected.len()).fates, expected);
+        let check =
+            |reply, expected: &[Fate]| assert_eq!(Answer::read(reply, expected.len()).fates, expected);
         let oom = || Busy("the buffer says: OOM x".into());
         let conflict =
             || Unfit("the buffer has another message under its key, which Kafka does not have yet".into());
@@ -135,7 +139,10 @@ mod tests {
         check(reply(0, "message", "@user_script: 12: -OOM x\r\n", &[]), &[oom()]);
         check(reply(2, "", "", &[2]), &[Delivered, conflict()]);
         check(reply(1, "message", "OOM x", &[1]), &[conflict(), oom()]);
-        check(reply(0, "message", "WRONGTYPE x", &[]), &[Held("the buffer says: WRONGTYPE x".into()), Unknown]);
+        check(
+            reply(0, "message", "WRONGTYPE x", &[]),
+            &[Held("the buffer says: WRONGTYPE x".into()), Unknown],
+        );
         check(Err(Fault::Lost("x".into())), &[Unknown, Unknown]);
         check(Err(Fault::Denied("NOPERM x".into())), &[Held("the buffer says: NOPERM x".into()), Unknown]);
     }
@@ -152,7 +159,10 @@ mod tests {
     fn troubles() {
         let trouble = |reply| Answer::read(reply, 1).trouble;
         assert_eq!(trouble(Err(Fault::Other("NOSCRIPT No".into()))), Some(Trouble::ScriptUnknown));
-        assert_eq!(trouble(reply(0, "message", "READONLY x", &[])), Some(Trouble::ReadOnly("READONLY x".into())));
+        assert_eq!(
+            trouble(reply(0, "message", "READONLY x", &[])),
+            Some(Trouble::ReadOnly("READONLY x".into()))
+        );
         assert_eq!(trouble(reply(0, "message", "OOM x", &[])), None);
     }
 }

@@ -17,9 +17,9 @@ use sync_core::telemetry::health::{Health, Severity};
 use tokio::sync::OnceCell;
 use tokio::time::sleep;
 
+use super::answer::Answer;
 use super::answer::{number, text};
 use super::keys::{MessageKey, QUEUES, Queue, UNSYNCED_KEYS, id_of, member};
-use super::answer::Answer;
 use super::script::{HEADS, LOOK, RESTORE, SEEK, SETTLE, STORE, Script};
 use super::stored::Digest;
 use crate::settings::BufferSettings;
@@ -84,7 +84,8 @@ impl Books {
         bytes: usize,
         share: usize,
     ) -> Result<Vec<Read>, Fault> {
-        let mut arguments: Vec<Value> = [most, bytes, share].iter().map(|number| number.to_string().into()).collect();
+        let mut arguments: Vec<Value> =
+            [most, bytes, share].iter().map(|number| number.to_string().into()).collect();
         for (queue, after) in queues {
             arguments.extend([queue.as_str().into(), after.map(member).unwrap_or_default().into()]);
         }
@@ -93,9 +94,15 @@ impl Books {
     }
 
     /// Stores one message; `false` is that there is another one under its key.
-    pub(super) async fn store(&self, key: &MessageKey, digest: &Digest, message: Bytes) -> Result<bool, Fault> {
+    pub(super) async fn store(
+        &self,
+        key: &MessageKey,
+        digest: &Digest,
+        message: Bytes,
+    ) -> Result<bool, Fault> {
         let MessageKey { queue, id } = key;
-        let mut arguments = vec![queue.as_str().into(), "".into(), id.to_string().into(), key.member().into()];
+        let mut arguments =
+            vec![queue.as_str().into(), "".into(), id.to_string().into(), key.member().into()];
         arguments.extend([digest.as_str().into(), Value::Bytes(message)]);
         match Answer::read(Ok(self.run(&STORE, arguments).await?), 1).fates.remove(0) {
             Fate::Delivered => Ok(true),
@@ -135,7 +142,8 @@ impl Books {
         loop {
             let arguments = vec![QUEUES.into(), cursor, "COUNT".into(), PAGE.into()];
             let (next, members) = page(self.ask("SSCAN", arguments).await?)?;
-            let queues: Vec<Queue> = members.iter().filter_map(|text| Queue::parse(text)).filter(&mine).collect();
+            let queues: Vec<Queue> =
+                members.iter().filter_map(|text| Queue::parse(text)).filter(&mine).collect();
             if !queues.is_empty() {
                 let names = queues.iter().map(|queue| queue.as_str().into()).collect();
                 let Value::Array(heads) = self.run(&LOOK, names).await? else { return Err(malformed()) };
@@ -153,7 +161,11 @@ impl Books {
     }
 
     /// One page of the keys that match, and where the next one begins.
-    pub(super) async fn scan(&self, cursor: Value, matching: &str) -> Result<(Option<Value>, Vec<String>), Fault> {
+    pub(super) async fn scan(
+        &self,
+        cursor: Value,
+        matching: &str,
+    ) -> Result<(Option<Value>, Vec<String>), Fault> {
         let words = ["MATCH", matching, "COUNT", PAGE, "TYPE", "string"].map(Value::from);
         let arguments = [cursor].into_iter().chain(words).collect();
         page(self.ask("SCAN", arguments).await?)

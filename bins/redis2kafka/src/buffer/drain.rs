@@ -88,7 +88,8 @@ struct Mine {
 
 impl Mine {
     fn holds(&self, queue: &Queue) -> bool {
-        self.shards.contains(&queue.shard()) && self.topic.as_deref().is_none_or(|topic| queue.topic() == topic)
+        self.shards.contains(&queue.shard())
+            && self.topic.as_deref().is_none_or(|topic| queue.topic() == topic)
     }
 }
 
@@ -181,8 +182,7 @@ impl Drain {
 
     /// Whether nothing is under way of other shards than those that it sends.
     pub(super) fn is_settled(&self) -> bool {
-        let elsewhere =
-            |(queue, state): (&Queue, &State)| state.under_way > 0 && !self.mine.holds(queue);
+        let elsewhere = |(queue, state): (&Queue, &State)| state.under_way > 0 && !self.mine.holds(queue);
         !self.queues.iter().any(elsewhere)
     }
 

@@ -197,7 +197,16 @@ mod tests {
 
     #[test]
     fn what_is_no_key() {
-        for text in ["", "message:", "message:t", "message:t:1-0", "message::s:1-0", "x:t:s:1-0", "message:t:s:01-0", "message:t:s:1"] {
+        for text in [
+            "",
+            "message:",
+            "message:t",
+            "message:t:1-0",
+            "message::s:1-0",
+            "x:t:s:1-0",
+            "message:t:s:01-0",
+            "message:t:s:1",
+        ] {
             assert_eq!(MessageKey::parse(text), None, "{text}");
         }
     }

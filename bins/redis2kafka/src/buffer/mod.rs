@@ -14,7 +14,6 @@
 mod answer;
 mod batch;
 mod books;
-#[allow(dead_code, reason = "for the library")]
 pub(crate) mod direct;
 mod drain;
 mod keys;
@@ -51,7 +50,6 @@ use crate::settings::BufferSettings;
 
 /// Sends what the buffer holds now of a topic, or of all, with a connection to Kafka of its own; how many messages Kafka
 /// got. Where a bridge runs as well, both send: what arrives twice arrives in order.
-#[allow(dead_code, reason = "for the library")]
 pub(crate) async fn run_dry(
     settings: &BufferSettings,
     retry: RetrySettings,
@@ -148,7 +146,8 @@ impl Sender {
             let owned = shards.owned();
             if owned.contains(&0) && matches!(rebuilding, Rebuilding::NotYet) {
                 let books = books.clone();
-                rebuilding = Rebuilding::UnderWay(tokio::spawn(async move { rebuild::rebuild(&books).await }));
+                rebuilding =
+                    Rebuilding::UnderWay(tokio::spawn(async move { rebuild::rebuild(&books).await }));
             }
             drain.set_shards(owned);
             letting_go.get_or_insert_with(|| Instant::now() + LETTING_GO);

@@ -106,9 +106,7 @@ impl Buffer {
         }
         let oldest = queues.values().map(|(_, ms)| *ms).min();
         if json {
-            let of = |(queue, (length, ms)): (&Queue, &(u64, u64))| {
-                serde_json::json!({ "queue": queue.as_str(), "unsynced": length, "oldest": time(*ms) })
-            };
+            let of = |(queue, (length, ms)): (&Queue, &(u64, u64))| serde_json::json!({ "queue": queue.as_str(), "unsynced": length, "oldest": time(*ms) });
             let queues: Vec<_> = queues.iter().map(of).collect();
             let oldest = oldest.map(time);
             let status = serde_json::json!({
@@ -121,7 +119,9 @@ impl Buffer {
         writeln!(out, "buffer Redis at {address}, database {db}")?;
         write!(out, "  unsynced: {}", counted(usize::try_from(unsynced).unwrap_or(usize::MAX), "message"))?;
         match oldest {
-            Some(ms) => writeln!(out, " in {}, the oldest from {}", counted(queues.len(), "queue"), time(ms))?,
+            Some(ms) => {
+                writeln!(out, " in {}, the oldest from {}", counted(queues.len(), "queue"), time(ms))?
+            }
             None => writeln!(out)?,
         }
         writeln!(out, "  refused: {}", counted(usize::try_from(refused).unwrap_or(usize::MAX), "message"))?;

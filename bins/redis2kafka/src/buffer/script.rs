@@ -35,7 +35,8 @@ impl Script {
     /// The command that runs it. `known` is whether the server has it: else its text goes along, and then it has.
     pub(super) fn command(&self, known: bool, arguments: Vec<Value>) -> (CustomCommand, Vec<Value>) {
         let name = if known { "EVALSHA" } else { "EVAL" };
-        let script = if known { Value::from(self.hash.as_str()) } else { Value::from_static_str(self.source) };
+        let script =
+            if known { Value::from(self.hash.as_str()) } else { Value::from_static_str(self.source) };
         let all = [script, 0.into()].into_iter().chain(arguments).collect();
         (CustomCommand::new(name, ClusterHash::Random, false), all)
     }

@@ -1,8 +1,8 @@
 //! Whether a Redis is one to keep messages in.
 
 use fred::clients::Client;
-use fred::types::InfoKind;
 use fred::interfaces::ClientLike as _;
+use fred::types::InfoKind;
 use fred::types::Value;
 
 /// What becomes of the data when the server restarts.
@@ -29,9 +29,8 @@ pub(super) async fn examine(client: &Client) -> Result<Durability, String> {
 }
 
 fn judge(info: &str, save: Option<&str>) -> Result<Durability, String> {
-    let of = |name: &str| {
-        info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
-    };
+    let of =
+        |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
     if of("redis_mode") == Some("cluster") || of("server_mode") == Some("cluster") {
         return Err("it is a Cluster, and what the buffer holds must change together".into());
     }

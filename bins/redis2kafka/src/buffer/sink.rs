@@ -77,7 +77,9 @@ impl BufferSink {
     /// Before the first connection that is to last: a server that would throw messages away is not tried again and again.
     /// One that cannot be reached says so when it is connected to.
     pub(crate) async fn refuse_unsafe(&self) -> anyhow::Result<()> {
-        let Ok(mut connection) = self.connector.connection(self.settings.redis.db).await else { return Ok(()) };
+        let Ok(mut connection) = self.connector.connection(self.settings.redis.db).await else {
+            return Ok(());
+        };
         let address = self.connector.address();
         match connection.run(async |client| Ok(server::examine(&client).await)).await {
             Ok(Ok(server::Durability::OnDisk)) | Err(_) => {}
@@ -141,7 +143,8 @@ impl Sink for BufferSink {
                 }
             }
         }
-        let runs = runs_of(group.len(), |at| (!messages[at].is_empty()).then(|| Arc::as_ptr(&group[at].stream)));
+        let runs =
+            runs_of(group.len(), |at| (!messages[at].is_empty()).then(|| Arc::as_ptr(&group[at].stream)));
         let knows_script = live.knows_script();
         let mut sent = Vec::with_capacity(runs.len());
         for records in runs {
@@ -156,7 +159,12 @@ impl Sink for BufferSink {
                 arguments.append(&mut messages[at]);
             }
             let (command, arguments) = STORE.command(knows_script, arguments);
-            sent.push(Sent { records, queue, call: Call::send(&live.client, command, arguments), _flight: flight });
+            sent.push(Sent {
+                records,
+                queue,
+                call: Call::send(&live.client, command, arguments),
+                _flight: flight,
+            });
         }
         settle(sent, live, self.wake.clone(), fates).boxed()
     }

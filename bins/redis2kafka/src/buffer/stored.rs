@@ -217,7 +217,8 @@ mod tests {
 
     #[test]
     fn what_is_json_stands_there_as_it_is() {
-        let text = |value: &[u8]| String::from_utf8(written(value, &[("a", "b")], None).to_vec()).expect("is text");
+        let text =
+            |value: &[u8]| String::from_utf8(written(value, &[("a", "b")], None).to_vec()).expect("is text");
         let start = r#"","topic":"topic","key":"k\"ey","timestamp":null,"headers":[["a","b"]],"#;
         for (value, end) in [
             (&b"{\"n\": 1.50}"[..], r#""value":{"n": 1.50}}"#),
@@ -240,7 +241,10 @@ mod tests {
     fn a_digest_is_of_the_fields_alone() {
         let entry = |ms, fields: &[(&str, &str)]| Entry {
             id: EntryId { ms, seq: 0 },
-            fields: fields.iter().map(|(name, value)| ((*name).to_owned().into(), (*value).to_owned().into())).collect(),
+            fields: fields
+                .iter()
+                .map(|(name, value)| ((*name).to_owned().into(), (*value).to_owned().into()))
+                .collect(),
         };
         let digest = |entry: Entry| Digest::of_entry(&entry).as_str().to_owned();
         assert_eq!(digest(entry(1, &[("a", "b")])), digest(entry(2, &[("a", "b")])));

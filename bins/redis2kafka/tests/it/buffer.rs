@@ -29,7 +29,12 @@ pub(crate) fn unsynced(buffer: &Redis) -> i64 {
 }
 
 pub(crate) fn wait_synced(buffer: &Redis, bridge: &Bridge) {
-    wait_for("all is synced", 4 * LONG, || (unsynced(buffer), bridge.lines()), || (unsynced(buffer) == 0).then_some(()));
+    wait_for(
+        "all is synced",
+        4 * LONG,
+        || (unsynced(buffer), bridge.lines()),
+        || (unsynced(buffer) == 0).then_some(()),
+    );
 }
 
 /// A source, a buffer, a topic of the shared broker, and a bridge.
@@ -93,7 +98,9 @@ fn number(reply: Reply) -> i64 {
 
 #[test]
 fn a_message_is_kept_until_kafka_has_it_and_marked_then() {
-    let scene = Scene::begin(|setup| setup.set("TARGET_REDIS_TIME_TO_LIVE", "100").set("TARGET_REDIS_SYNC_TTL", "1000"));
+    let scene = Scene::begin(|setup| {
+        setup.set("TARGET_REDIS_TIME_TO_LIVE", "100").set("TARGET_REDIS_SYNC_TTL", "1000")
+    });
     scene.add("a:b", "1700000000000-7", "1.50");
     scene.add("a:b", "1700000000001-0", "x");
     let records = scene.brokers.wait_records(&scene.topic, 2);
@@ -190,7 +197,8 @@ fn other_content_under_a_key_is_a_conflict_until_it_is_synced_and_a_new_message_
     scene.wait_synced();
     anew("third");
     scene.wait_synced();
-    let values: Vec<_> = scene.brokers.wait_records(&scene.topic, 2).iter().map(test_kit::kafka::Record::json).collect();
+    let values: Vec<_> =
+        scene.brokers.wait_records(&scene.topic, 2).iter().map(test_kit::kafka::Record::json).collect();
     let values: Vec<_> = values.iter().map(|value| value["data"]["n"].as_str().unwrap()).collect();
     assert_eq!(values, ["first", "third"]);
     scene.end(&[]);
@@ -220,7 +228,10 @@ fn a_message_that_the_topic_refuses_stays_and_is_sent_again_when_asked() {
         (code, command.stdout())
     };
     let (code, listed) = run(&["buffer", "list", "--refused"]);
-    assert!(code == Some(0) && listed.starts_with(&key) && listed.contains("MessageSizeTooLarge"), "{listed}");
+    assert!(
+        code == Some(0) && listed.starts_with(&key) && listed.contains("MessageSizeTooLarge"),
+        "{listed}"
+    );
     let (_, status) = run(&["buffer", "status"]);
     assert!(status.contains("unsynced: 0 messages") && status.contains("refused: 1 message\n"), "{status}");
     // A start does not send it again.
@@ -268,7 +279,8 @@ fn what_is_in_no_queue_is_found_at_start_and_sent_in_order() {
     scene.bridge = scene.setup.start();
     let records = scene.brokers.wait_records(&scene.topic, 2999);
     scene.bridge.wait_line("the buffer had messages in no queue");
-    let expected: Vec<_> = (1..=3000).filter(|number| *number != 7).map(|number| format!("{number}-0")).collect();
+    let expected: Vec<_> =
+        (1..=3000).filter(|number| *number != 7).map(|number| format!("{number}-0")).collect();
     assert_eq!(ids(&records, "s"), expected);
     scene.wait_synced();
     assert_eq!(scene.buffer.ask(0, &["EXISTS", "rebuild_queues"]), Reply::Number(0));
@@ -281,7 +293,8 @@ fn a_full_buffer_holds_the_source_back_and_nothing_is_lost() {
     let brokers = kafka.brokers();
     let topic = brokers.topic(1);
     kafka.stop();
-    let buffer = Redis::with(&["--appendonly", "yes", "--maxmemory", "4mb", "--maxmemory-policy", "noeviction"]);
+    let buffer =
+        Redis::with(&["--appendonly", "yes", "--maxmemory", "4mb", "--maxmemory-policy", "noeviction"]);
     let scene = Scene::between(Redis::start(), buffer, brokers, topic, |setup| {
         setup.set("TARGET_REDIS_TIME_TO_LIVE", "1").set("TARGET_REDIS_SYNC_TTL", "1")
     });
@@ -349,15 +362,21 @@ fn the_settings_file_of_the_description_works_as_it_stands() {
     for (db, stream) in [(0, "device:1:stream"), (0, "x-stream"), (3, "other")] {
         source.ask(db, &["XADD", stream, &id, "n", "1"]);
     }
-    wait_until("all is stored", || unsynced(&buffer), || {
-        number(buffer.ask(0, &["DBSIZE"])) >= 6 && unsynced(&buffer) == 0
-    });
+    wait_until(
+        "all is stored",
+        || unsynced(&buffer),
+        || number(buffer.ask(0, &["DBSIZE"])) >= 6 && unsynced(&buffer) == 0,
+    );
     for (topic, stream) in [
         ("device-data-topic", "device:1:stream"),
         ("default-stream-topic", "x-stream"),
         ("default-sync-topic", "db3:other"),
     ] {
-        assert_eq!(ids(&brokers.read(topic), stream).iter().filter(|found| **found == id).count(), 1, "{topic}");
+        assert_eq!(
+            ids(&brokers.read(topic), stream).iter().filter(|found| **found == id).count(),
+            1,
+            "{topic}"
+        );
     }
     bridge.stop();
     bridge.check_errors(&[]);

@@ -1,11 +1,11 @@
 //! A command that is on its way: in the order of calls, without anybody waiting for an answer yet.
 
+use super::Fault;
 use fred::clients::Client;
 use fred::interfaces::ClientLike as _;
 use fred::types::{CustomCommand, Value};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use super::Fault;
 
 /// See the module.
 pub enum Call {
