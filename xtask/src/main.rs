@@ -26,6 +26,7 @@ mod redis;
 mod rows;
 mod services;
 mod test;
+mod truststore;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,8 @@ enum Command {
     Demo(demo::Args),
     /// How fast a bridge moves entries, on real servers
     Bench(bench::Args),
+    /// The PEM file for KAFKA_SSL_CA, of a Java trust store
+    Truststore(truststore::Args),
 }
 
 fn main() -> ExitCode {
@@ -70,5 +73,6 @@ fn run(command: &Command) -> Result<()> {
         Command::Services(args) => services::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Truststore(args) => truststore::run(args),
     }
 }
