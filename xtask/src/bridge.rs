@@ -13,6 +13,7 @@ use clap::ValueEnum;
 use rustix::process::Signal;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::install;
 use crate::paths;
 use crate::postgres::DATABASE;
 use crate::process::{self, Process, tail, wait_until};
@@ -100,6 +101,7 @@ pub(crate) struct Bridge {
 /// Builds all bridges and returns the directory that they are in. One by one, each would need its own build of the
 /// crates that they share, with just the features that it asks for.
 pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
+    install::ensure_build_tools()?;
     let shell = paths::shell()?;
     let (flag, directory) = match profile {
         Profile::Dev => (None, "debug"),
