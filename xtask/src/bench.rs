@@ -13,11 +13,13 @@ mod measure;
 mod stats;
 
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
 use crate::bridge::{self, Bridge, Interrupt, Kind, Profile};
+use crate::kafka::Kafka;
 use crate::paths;
 use crate::postgres::{self, Postgres};
 use crate::redis::{Redis, Reply};
@@ -28,6 +30,10 @@ use stats::Summary;
 
 /// As the bench's own settings name it.
 const GROUP: &str = "bench";
+/// Where the bridge writes to on Kafka.
+const TOPIC: &str = "bench";
+/// And where the other command does.
+const OTHER_TOPIC: &str = "bare-loop";
 
 #[derive(clap::Args)]
 #[command(after_long_help = "\
@@ -42,16 +48,20 @@ dead-lettered, and that the destination got every entry.
 
 The bridge runs with these settings, each to be replaced with --env:
   REDIS_RATE_LIMIT=0  STREAM_BATCH_SIZE=1000  STREAM_DISCOVERY_PATTERNS=bench*  STREAM_CONSUMER_GROUP=bench
-  REDIS_DBS_TO_SEARCH=0  MQTT_BASE_TOPIC=redis (mqtt)  and addresses; all else is default.
+  REDIS_DBS_TO_SEARCH=0  MQTT_BASE_TOPIC=redis (mqtt)  STREAM_AUTO_DISCOVERY=true KAFKA_TOPIC=bench (kafka)
+and addresses; all else is default.
 PostgreSQL is empty before each run, has max_wal_size=8GB and shared_buffers=256MB, and is as durable as it comes.
+Kafka is one broker; its topics are `bench` and, for the other command, `bare-loop`. With --buffered, an entry is
+acknowledged once the buffer has it; when Kafka has everything is told on stderr.
 
 --against runs another command in turn with the bridge and prints its line, with job `against`, and then
 `ratio` and the quotient of the two median rates. The command prints a line of its own, tab-separated, at its end:
-sink entries seconds rate cpu_us_per_entry. In it {redis}, {target}, {mqtt}, {pg}, {entries} and {payload} are
-replaced:
+sink entries seconds rate cpu_us_per_entry. In it {redis} (or {source}), {target}, {mqtt}, {pg}, {kafka}, {entries} and
+{payload} are replaced:
   --against 'bare-loop mqtt --source {redis} --mqtt {mqtt} --entries {entries} --payload {payload}'
   --against 'bare-loop redis --source {redis} --target {target} --entries {entries} --payload {payload}'
-  --against 'bare-loop pg --source {redis} --pg {pg} --entries {entries} --payload {payload}'")]
+  --against 'bare-loop pg --source {redis} --pg {pg} --entries {entries} --payload {payload}'
+  --against 'bare-loop kafka --source {source} --kafka {kafka} --entries {entries} --payload {payload}'")]
 pub(crate) struct Args {
     /// What to measure
     job: Job,
@@ -67,6 +77,12 @@ pub(crate) struct Args {
     /// Timed runs
     #[arg(long, default_value_t = 5)]
     runs: usize,
+    /// Partitions of each topic (kafka)
+    #[arg(long, default_value_t = 1)]
+    partitions: u32,
+    /// Through the durable buffer, on a Redis of its own (kafka)
+    #[arg(long)]
+    buffered: bool,
     /// A command to run in turn with the bridge
     #[arg(long, value_name = "COMMAND")]
     against: Option<String>,
@@ -84,6 +100,8 @@ enum Job {
     Redis,
     /// redis2pg
     Pg,
+    /// redis2kafka
+    Kafka,
 }
 
 impl Job {
@@ -92,6 +110,7 @@ impl Job {
             Self::Mqtt => "mqtt",
             Self::Redis => "redis",
             Self::Pg => "pg",
+            Self::Kafka => "kafka",
         }
     }
 
@@ -100,6 +119,7 @@ impl Job {
             Self::Mqtt => Kind::Redis2mqtt,
             Self::Redis => Kind::Redis2redis,
             Self::Pg => Kind::Redis2pg,
+            Self::Kafka => Kind::Redis2kafka,
         }
     }
 }
@@ -121,14 +141,25 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "every stream needs an entry, and there must be one"
     );
     ensure!(args.runs > 0, "a median needs a run");
+    ensure!(args.partitions > 0, "a topic has at least one partition");
+    ensure!(
+        args.job == Job::Kafka || (args.partitions == 1 && !args.buffered),
+        "--partitions and --buffered are for kafka"
+    );
     let interrupt = Interrupt::watch()?;
     let program = bridge::build(Profile::Release)?.join(args.job.kind().name());
-    let servers = [Service::Redis, args.job.kind().destination()];
+    let mut servers = vec![Service::Redis, args.job.kind().destination()];
+    servers.extend(args.buffered.then_some(Service::Target));
     let servers = Fleet::private(&paths::data("bench"), &servers)?;
     let load = Load { entries: args.entries, streams: args.streams, payload: args.payload };
     let admin = free_ports(1)?[0];
     let bench = Bench { args, load, program, servers, admin, interrupt };
 
+    if args.job == Job::Kafka {
+        for topic in [TOPIC, OTHER_TOPIC] {
+            bench.kafka()?.create(topic, args.partitions)?;
+        }
+    }
     bench.verify().context("the run that checks every entry")?;
     eprintln!("every entry arrived, in order; now {} timed runs", args.runs);
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
@@ -163,6 +194,12 @@ impl Bench<'_> {
         let before = self.received()?;
         let mut bridge = self.bridge()?;
         let run = measure::run(&mut redis, &self.load, &mut bridge, &self.interrupt)?;
+        if self.args.buffered {
+            // It ends with what it has sent: the rest would go out at the next start.
+            let acknowledged = Instant::now();
+            self.ensure_received(before)?;
+            eprintln!("Kafka had everything {:.2} s later", acknowledged.elapsed().as_secs_f64());
+        }
         bridge.stop()?;
         self.ensure_received(before)?;
         Ok(run)
@@ -192,8 +229,10 @@ impl Bench<'_> {
         let destination = address(self.args.job.kind().destination())?;
         Ok(command
             .replace("{redis}", &format!("redis://{}/0", address(Service::Redis)?))
+            .replace("{source}", &format!("redis://{}/0", address(Service::Redis)?))
             .replace("{target}", &format!("redis://{destination}/0"))
             .replace("{mqtt}", &destination)
+            .replace("{kafka}", &destination)
             .replace("{pg}", &postgres::url(&destination))
             .replace("{entries}", &self.load.entries.to_string())
             .replace("{payload}", &self.load.payload.to_string()))
@@ -203,7 +242,8 @@ impl Bench<'_> {
     fn emptied(&self) -> Result<Redis> {
         self.interrupt.ensure_not()?;
         match self.args.job {
-            Job::Mqtt => {}
+            Job::Kafka if self.args.buffered => drop(self.target()?.call(&["FLUSHALL"])?),
+            Job::Mqtt | Job::Kafka => {}
             Job::Redis => drop(self.target()?.call(&["FLUSHALL"])?),
             Job::Pg => {
                 // Whatever table the last run filled, whosever it was: no vacuum, checkpoint or index of it is left.
@@ -241,6 +281,13 @@ impl Bench<'_> {
         if self.args.job == Job::Mqtt {
             settings.push(("MQTT_BASE_TOPIC".to_owned(), "redis".to_owned()));
         }
+        if self.args.job == Job::Kafka {
+            settings.push(("STREAM_AUTO_DISCOVERY".to_owned(), "true".to_owned()));
+            settings.push(("KAFKA_TOPIC".to_owned(), TOPIC.to_owned()));
+        }
+        if self.args.buffered {
+            settings.extend(bridge::at("TARGET_REDIS", self.servers.port(Service::Target, "plain")?));
+        }
         // The last of two wins.
         settings.extend(self.args.settings.iter().cloned());
         Bridge::start(&self.program, &["run"], &settings, &paths::data("bench"))
@@ -252,6 +299,10 @@ impl Bench<'_> {
 
     fn target(&self) -> Result<Redis> {
         Redis::connect(self.servers.port(Service::Target, "plain")?)
+    }
+
+    fn kafka(&self) -> Result<Kafka> {
+        Ok(Kafka::at(self.servers.port(Service::Kafka, "plain")?))
     }
 
     fn postgres(&self) -> Result<Postgres> {

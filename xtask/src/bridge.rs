@@ -13,6 +13,7 @@ use clap::ValueEnum;
 use rustix::process::Signal;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::install;
 use crate::paths;
 use crate::postgres::DATABASE;
 use crate::process::{self, Process, tail, wait_until};
@@ -31,6 +32,8 @@ pub(crate) enum Kind {
     Redis2redis,
     /// Streams and key-values to PostgreSQL tables
     Redis2pg,
+    /// Streams to Kafka topics
+    Redis2kafka,
 }
 
 impl Kind {
@@ -39,6 +42,7 @@ impl Kind {
             Self::Redis2mqtt => "redis2mqtt",
             Self::Redis2redis => "redis2redis",
             Self::Redis2pg => "redis2pg",
+            Self::Redis2kafka => "redis2kafka",
         }
     }
 
@@ -48,20 +52,22 @@ impl Kind {
             Self::Redis2mqtt => Service::Mosquitto,
             Self::Redis2redis => Service::Target,
             Self::Redis2pg => Service::Postgres,
+            Self::Redis2kafka => Service::Kafka,
         }
     }
 
     /// The settings by which it finds its servers, and is found itself.
     pub(crate) fn addresses(self, servers: &Private, admin: u16) -> Result<Vec<(String, String)>> {
-        let destination = match self {
-            Self::Redis2mqtt => "MQTT_BROKER",
-            Self::Redis2redis => "TARGET_REDIS",
-            Self::Redis2pg => "PG",
-        };
         let mut settings = vec![("ADMIN_ADDR".to_owned(), format!("127.0.0.1:{admin}"))];
-        for (server, service) in [("SOURCE_REDIS", Service::Redis), (destination, self.destination())] {
-            settings.push((format!("{server}_HOST"), "127.0.0.1".to_owned()));
-            settings.push((format!("{server}_PORT"), servers.port(service, "plain")?.to_string()));
+        settings.extend(at("SOURCE_REDIS", servers.port(Service::Redis, "plain")?));
+        let destination = servers.port(self.destination(), "plain")?;
+        match self {
+            Self::Redis2mqtt => settings.extend(at("MQTT_BROKER", destination)),
+            Self::Redis2redis => settings.extend(at("TARGET_REDIS", destination)),
+            Self::Redis2pg => settings.extend(at("PG", destination)),
+            Self::Redis2kafka => {
+                settings.push(("KAFKA_BOOTSTRAP_SERVERS".to_owned(), format!("127.0.0.1:{destination}")));
+            }
         }
         if self == Self::Redis2pg {
             let login = [("PG_USER", USER), ("PG_PASSWORD", PASSWORD), ("PG_DATABASE", DATABASE)];
@@ -69,6 +75,11 @@ impl Kind {
         }
         Ok(settings)
     }
+}
+
+/// The settings that name a server on this machine.
+pub(crate) fn at(server: &str, port: u16) -> [(String, String); 2] {
+    [(format!("{server}_HOST"), "127.0.0.1".to_owned()), (format!("{server}_PORT"), port.to_string())]
 }
 
 /// Which of Cargo's profiles.
@@ -90,6 +101,7 @@ pub(crate) struct Bridge {
 /// Builds all bridges and returns the directory that they are in. One by one, each would need its own build of the
 /// crates that they share, with just the features that it asks for.
 pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
+    install::ensure_build_tools()?;
     let shell = paths::shell()?;
     let (flag, directory) = match profile {
         Profile::Dev => (None, "debug"),

@@ -3,12 +3,14 @@
 use anyhow::{Result, ensure};
 use xshell::Shell;
 
+use crate::install;
 use crate::paths::{self, cargo};
 
 pub(crate) fn run() -> Result<()> {
     let shell = paths::shell()?;
     need_component(&shell, "fmt", "rustfmt")?;
     need_component(&shell, "clippy", "clippy")?;
+    install::ensure_build_tools()?;
     cargo(&shell, &["fmt", "--all", "--check"]).run()?;
     cargo(&shell, &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]).run()?;
     cargo(&shell, &["doc", "--workspace", "--no-deps", "--locked", "--quiet"])

@@ -1,9 +1,10 @@
-//! `cargo xtask demo`: simulated devices write to Redis, bridges move it to MQTT, to another Redis and to PostgreSQL,
-//! and a person watches.
+//! `cargo xtask demo`: simulated devices write to Redis, bridges move it to MQTT, to another Redis, to PostgreSQL
+//! and to Kafka, and a person watches.
 //!
 //! The servers are the demo's own and end with it. The bridges run with the example settings that we ship; only
 //! addresses come from the environment. Threads send what happens to one loop, which keeps a ledger for each bridge.
 
+mod act;
 mod copied;
 mod devices;
 mod exhibit;
@@ -20,6 +21,7 @@ use crate::bridge::{self, Interrupt, Kind, Profile};
 use crate::paths;
 use crate::redis::Redis;
 use crate::services::{Fleet, Private, Service, free_ports};
+use act::Act;
 use devices::Devices;
 use exhibit::Exhibit;
 
@@ -34,6 +36,9 @@ pub(crate) struct Args {
     /// Stop by itself after so many seconds (otherwise with Ctrl-C)
     #[arg(long, value_name = "N")]
     seconds: Option<u64>,
+    /// Show redis2kafka through its buffer, too
+    #[arg(long)]
+    buffered: bool,
 }
 
 /// What the threads report.
@@ -43,7 +48,7 @@ enum Event {
         id: String,
     },
     Arrived {
-        from: Kind,
+        from: Act,
         place: String,
         stream: String,
         id: String,
@@ -51,7 +56,7 @@ enum Event {
     },
     /// A key has another value: no entry of any stream, and in no ledger.
     Changed {
-        from: Kind,
+        from: Act,
         place: String,
         time: String,
         data: String,
@@ -72,9 +77,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let interrupt = Interrupt::watch()?;
     let programs = bridge::build(Profile::Dev)?;
     let kinds = args.bridge.as_ref().map_or(Kind::value_variants(), std::slice::from_ref);
+    let mut acts: Vec<Act> = kinds.iter().copied().map(Act::from).collect();
+    if args.buffered && kinds.contains(&Kind::Redis2kafka) {
+        acts.push(Act { kind: Kind::Redis2kafka, buffered: true });
+    }
     let dir = paths::data("demo");
     let mut services = vec![Service::Redis];
-    services.extend(kinds.iter().map(|kind| kind.destination()));
+    services.extend(acts.iter().flat_map(|act| act.services()));
     let servers = Fleet::private(&dir, &services)?;
     let redis = servers.port(Service::Redis, "plain")?;
     let stage = Stage { programs, servers, dir };
@@ -83,12 +92,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let (events, happened) = channel();
     let devices = Devices::start(redis, events.clone())?;
     // All at once: what is free now need not be in use by the time that the next one is looked for.
-    let mut admins = free_ports(kinds.iter().map(|kind| exhibit::replicas(*kind)).sum())?;
-    let open = |kind: &Kind| {
-        let own = admins.split_off(admins.len() - exhibit::replicas(*kind));
-        Exhibit::open(*kind, &stage, &own, &events)
+    let mut admins = free_ports(acts.iter().map(|act| act.replicas()).sum())?;
+    let open = |act: &Act| {
+        let own = admins.split_off(admins.len() - act.replicas());
+        Exhibit::open(*act, &stage, &own, &events)
     };
-    let exhibits = kinds.iter().map(open).collect::<Result<_>>()?;
+    let exhibits = acts.iter().map(open).collect::<Result<_>>()?;
     let mut show = Show { source: Redis::connect(redis)?, exhibits, happened, counted: Instant::now() };
     let until = args.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     while !interrupt.came() && until.is_none_or(|until| Instant::now() < until) {
@@ -116,12 +125,12 @@ impl Show {
                 self.exhibits.iter_mut().for_each(|exhibit| exhibit.ledger.wrote(&stream, id.clone()));
             }
             Ok(Event::Arrived { from, place, stream, id, data }) => {
-                println!("{:11} {place:38} {id:17} {data}", from.name());
-                let exhibit = self.exhibits.iter_mut().find(|exhibit| exhibit.kind == from);
+                println!("{:12} {place:38} {id:17} {data}", from.name());
+                let exhibit = self.exhibits.iter_mut().find(|exhibit| exhibit.act == from);
                 exhibit.expect("only what is shown is watched").ledger.arrived(&stream, id);
             }
             Ok(Event::Changed { from, place, time, data }) => {
-                println!("{:11} {place:38} {time:17} {data}", from.name());
+                println!("{:12} {place:38} {time:17} {data}", from.name());
             }
             Ok(Event::Failed(error)) => return Err(error),
             // The devices' end of the channel closes when they stop, and the watchers' soon after.

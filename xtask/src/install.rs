@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use xshell::cmd;
@@ -18,6 +19,15 @@ pub(crate) struct Tool {
     pub(crate) program: &'static str,
     pub(crate) package: &'static str,
 }
+
+/// What builds librdkafka, which asks for a C++ compiler too, and the OpenSSL within it. Who runs this program has a C
+/// compiler already.
+const BUILD: &[Tool] = &[
+    Tool { program: "c++", package: "g++" },
+    Tool { program: "make", package: "make" },
+    Tool { program: PERL, package: "perl" },
+];
+const PERL: &str = "perl";
 
 /// Where Debian keeps servers; not in everybody's PATH.
 const SERVER_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
@@ -50,9 +60,24 @@ pub(crate) fn path_of(program: &str) -> Result<PathBuf> {
     find(program).with_context(|| format!("{program} is not installed"))
 }
 
+/// Makes sure that all packages of this workspace can be built.
+pub(crate) fn ensure_build_tools() -> Result<()> {
+    ensure(BUILD, "to build librdkafka, the client library of Kafka")
+}
+
+/// Every Debian has a perl, without the modules that OpenSSL's Configure uses.
+fn is_there(program: &str) -> bool {
+    let modules = ["-MFindBin", "-MIPC::Cmd", "-MFile::Compare", "-MFile::Copy", "-MPod::Usage", "-e", "1"];
+    let has_modules = |perl| Command::new(perl).args(modules).stderr(Stdio::null()).status();
+    match find(program) {
+        Some(perl) if program == PERL => has_modules(perl).is_ok_and(|status| status.success()),
+        found => found.is_some(),
+    }
+}
+
 /// Makes sure that every tool is there. `why` completes the sentence "… is needed …".
 pub(crate) fn ensure(tools: &[Tool], why: &str) -> Result<()> {
-    let packages = missing(tools, |program| find(program).is_some());
+    let packages = missing(tools, is_there);
     if packages.is_empty() {
         return Ok(());
     }
@@ -74,7 +99,7 @@ pub(crate) fn ensure(tools: &[Tool], why: &str) -> Result<()> {
         .quiet()
         .ignore_stdout()
         .run()?;
-    match missing(tools, |program| find(program).is_some()).as_slice() {
+    match missing(tools, is_there).as_slice() {
         [] => Ok(()),
         still => bail!("apt-get succeeded, yet these packages brought no program: {}", still.join(" ")),
     }

@@ -1,7 +1,7 @@
 //! The project's own commands, run as `cargo xtask …`.
 //!
 //! Each command is one module. What several of them share: `services` (the real servers), `process` (a process
-//! found again after a restart of this program), `bridge` (one that runs), `redis` and `postgres` (small clients), `mqtt`
+//! found again after a restart of this program), `bridge` (one that runs), `redis`, `postgres` and `kafka` (small clients), `mqtt`
 //! (a subscriber), `ledger` (what was written against what arrived), `copies` and `rows` (what was written against what
 //! stands there). Nothing here is part of a bridge.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program talks through these")]
@@ -17,6 +17,7 @@ mod check;
 mod copies;
 mod demo;
 mod install;
+mod kafka;
 mod ledger;
 mod mqtt;
 mod paths;
@@ -26,6 +27,7 @@ mod redis;
 mod rows;
 mod services;
 mod test;
+mod truststore;
 
 use std::process::ExitCode;
 
@@ -51,6 +53,8 @@ enum Command {
     Demo(demo::Args),
     /// How fast a bridge moves entries, on real servers
     Bench(bench::Args),
+    /// The PEM file for KAFKA_SSL_CA, of a Java trust store
+    Truststore(truststore::Args),
 }
 
 fn main() -> ExitCode {
@@ -70,5 +74,6 @@ fn run(command: &Command) -> Result<()> {
         Command::Services(args) => services::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Truststore(args) => truststore::run(args),
     }
 }

@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 
+use crate::install;
 use crate::paths;
 use crate::services::{Fleet, Service};
 
@@ -13,6 +14,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    install::ensure_build_tools()?;
     let fleet = Fleet::shared();
     fleet.up(&Service::SHARED)?;
     let shell = paths::shell()?;

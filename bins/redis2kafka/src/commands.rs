@@ -1,6 +1,6 @@
 //! The operator's commands, with Kafka for a sink.
 
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 
 use sync_core::commands::check::{self, CheckArguments};
 use sync_core::commands::dead_letters::{self, DeadLettersCommand};
@@ -10,6 +10,8 @@ use sync_core::redis::connection::Connector;
 use sync_core::settings::Loaded;
 
 use crate::buffer::{self, BufferCommand};
+use crate::cli::{ProcessArguments, SendArguments};
+use crate::client::{Error, Redis2Kafka};
 use crate::kafka::Kafka;
 use crate::settings::Settings;
 use crate::sink::KafkaSink;
@@ -63,6 +65,49 @@ pub(crate) async fn buffer(loaded: Loaded<Settings>, command: BufferCommand) -> 
         None => Err(CommandError::Usage(
             "there is no buffer: neither TARGET_REDIS_HOST nor TARGET_REDIS_URL is set".into(),
         )),
+    }
+}
+
+pub(crate) async fn process(
+    loaded: Loaded<Settings>,
+    arguments: ProcessArguments,
+) -> Result<Ended, CommandError> {
+    let bridge = Redis2Kafka::with(loaded.settings).await.map_err(failed)?;
+    let ProcessArguments { pattern, db, batch_size, topics } = arguments;
+    let topics: Vec<_> = topics.iter().map(|(pattern, topic)| (pattern.as_str(), topic.as_str())).collect();
+    let count = bridge.process_source_streams(&topics, &pattern, db, batch_size).await.map_err(failed)?;
+    say(&format!("{count} entries"))
+}
+
+pub(crate) async fn send(loaded: Loaded<Settings>, arguments: SendArguments) -> Result<Ended, CommandError> {
+    let bridge = Redis2Kafka::with(loaded.settings).await.map_err(failed)?;
+    let SendArguments { topic, message, device } = arguments;
+    let message = match message.filter(|message| message != "-") {
+        Some(message) => message.into_bytes(),
+        None => {
+            let mut message = Vec::new();
+            io::stdin().lock().read_to_end(&mut message)?;
+            message
+        }
+    };
+    say(&bridge.send_message(&topic, message, &device).await.map_err(failed)?)
+}
+
+pub(crate) async fn sync(loaded: Loaded<Settings>, topic: Option<String>) -> Result<Ended, CommandError> {
+    let bridge = Redis2Kafka::with(loaded.settings).await.map_err(failed)?;
+    let count = bridge.sync_unsynced_keys(topic.as_deref()).await.map_err(failed)?;
+    say(&format!("{count} messages"))
+}
+
+fn say(line: &str) -> Result<Ended, CommandError> {
+    writeln!(io::stdout().lock(), "{line}")?;
+    Ok(Ended::Well)
+}
+
+fn failed(error: Error) -> CommandError {
+    match error {
+        Error::NoBuffer | Error::Topic { .. } => CommandError::Usage(error.to_string()),
+        error => CommandError::Destination(error.to_string()),
     }
 }
 

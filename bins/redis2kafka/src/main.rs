@@ -3,6 +3,13 @@
 
 use std::process::ExitCode;
 
+use mimalloc::MiMalloc;
+
+/// librdkafka copies each record on the thread that hands it over and frees it on another one: with glibc's allocator that
+/// costs a fifth of all CPU time.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
 fn main() -> ExitCode {
     redis2kafka::program::main()
 }

@@ -33,6 +33,15 @@ pub fn main() -> ExitCode {
         Command::Buffer(command) => {
             operate(PROGRAM, &inputs, async |loaded| commands::buffer(loaded, command).await)
         }
+        Command::Process(arguments) => {
+            operate(PROGRAM, &inputs, async |loaded| commands::process(loaded, arguments).await)
+        }
+        Command::Send(arguments) => {
+            operate(PROGRAM, &inputs, async |loaded| commands::send(loaded, arguments).await)
+        }
+        Command::Sync { topic } => {
+            operate(PROGRAM, &inputs, async |loaded| commands::sync(loaded, topic).await)
+        }
         Command::Completions { shell } => {
             cli::print_completions(shell);
             ExitCode::SUCCESS
@@ -49,7 +58,7 @@ async fn bridge(settings: Settings, around: Surroundings) -> anyhow::Result<()> 
             run(around.bridge(sink, retry, settings.redis, settings.streams)).await?;
         }
         Some(buffer) => {
-            let wake = Wake::new();
+            let wake = Wake::default();
             let sink = BufferSink::new(&settings, buffer, kafka.clone(), wake.clone())?;
             sink.refuse_unsafe().await?;
             let sender = Sender::new(buffer, retry, kafka, wake, around.health(), around.metrics())?;

@@ -73,7 +73,7 @@ static SYNC_INTERVAL: Setting = Setting::new(
 .default("10");
 static POOL_SIZE: Setting = Setting::new(
     "TARGET_REDIS_POOL_SIZE",
-    "No effect, known for older settings files: two connections carry everything, one to store and one to send.",
+    "No effect, known for older settings files: three connections carry everything: one stores, one sends, one hears what others store.",
 )
 .default("10");
 

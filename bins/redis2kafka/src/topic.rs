@@ -28,6 +28,12 @@ impl Topics {
         Self { map: map.0, other: other.into() }
     }
 
+    /// With these pairs of pattern and topic instead of a map, and the same topic for all others.
+    pub(crate) fn in_order(pairs: &[(&str, &str)], others: &Self) -> Self {
+        let map = pairs.iter().map(|(pattern, topic)| (Pattern::new(pattern), (*topic).into())).collect();
+        Self { map, other: others.other.clone() }
+    }
+
     /// The topic of a stream. A pattern matches its key, or its name as it is written for people (`dbN:key`).
     pub(crate) fn of(&self, stream: &StreamName, default_db: u16) -> &Arc<str> {
         let spelled = stream.spell(default_db);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 
-use super::{Bench, measure};
+use super::{Bench, TOPIC, measure};
 use crate::bridge::Kind;
 use crate::copies;
 use crate::ledger::Ledger;
@@ -22,6 +22,7 @@ impl Bench<'_> {
             Kind::Redis2mqtt => self.wrong_messages(&mut redis)?,
             Kind::Redis2redis => self.wrong_copies(&mut redis)?,
             Kind::Redis2pg => self.wrong_rows(&mut redis)?,
+            Kind::Redis2kafka => self.wrong_records(&mut redis)?,
         };
         ensure!(wrong.is_empty(), "{} of {} streams: {}", wrong.len(), self.load.streams, wrong.join("; "));
         Ok(())
@@ -80,12 +81,30 @@ impl Bench<'_> {
         Ok(wrong)
     }
 
+    /// What the topic holds; before this run, nothing.
+    fn wrong_records(&self, redis: &mut Redis) -> Result<Vec<String>> {
+        let before = self.received()?;
+        let mut bridge = self.bridge()?;
+        measure::run(redis, &self.load, &mut bridge, &self.interrupt)?;
+        self.ensure_received(before)?;
+        bridge.stop()?;
+        let mut ledger = Ledger::default();
+        self.load.each(|stream, id| ledger.wrote(stream, id));
+        self.kafka()?.each(TOPIC, |_, value| match mqtt::parse(value) {
+            Ok(message) => ledger.arrived(&message.stream, message.id),
+            Err(error) => ledger.arrived("unreadable", error.to_string()),
+        })?;
+        let wrong = ledger.verdicts().filter(|(_, verdict)| !verdict.is_ok());
+        Ok(wrong.map(|(stream, verdict)| format!("{stream}: {verdict}")).collect())
+    }
+
     /// How many entries the destination has got, ever. Asked before a run, when nothing is on its way.
     pub(super) fn received(&self) -> Result<u64> {
         match self.args.job.kind() {
             Kind::Redis2mqtt => self.received_by_the_broker(),
             Kind::Redis2redis => self.received_by_the_target(),
             Kind::Redis2pg => self.received_by_postgres(),
+            Kind::Redis2kafka => self.received_by_kafka(),
         }
     }
 
@@ -97,6 +116,7 @@ impl Bench<'_> {
                 Kind::Redis2mqtt => self.broker().and_then(mqtt::messages_received),
                 Kind::Redis2redis => self.received_by_the_target(),
                 Kind::Redis2pg => self.received_by_postgres(),
+                Kind::Redis2kafka => self.received_by_kafka(),
             };
             received = after.unwrap_or(before).saturating_sub(before);
             received >= entries
@@ -124,6 +144,10 @@ impl Bench<'_> {
             return Ok(0);
         }
         postgres.number(&format!("SELECT count(*) FROM {}", rows::STREAMS))
+    }
+
+    fn received_by_kafka(&self) -> Result<u64> {
+        self.kafka()?.written(TOPIC, self.args.partitions)
     }
 
     fn received_by_the_target(&self) -> Result<u64> {

@@ -37,7 +37,10 @@ fn read(mut target: Redis, events: &Sender<Event>) -> Result<()> {
                 });
                 let data = words.collect::<Vec<_>>().join(" ");
                 let (place, stream) = (key.clone(), key.clone());
-                if events.send(Event::Arrived { from: Kind::Redis2redis, place, stream, id, data }).is_err() {
+                if events
+                    .send(Event::Arrived { from: Kind::Redis2redis.into(), place, stream, id, data })
+                    .is_err()
+                {
                     return Ok(());
                 }
             }

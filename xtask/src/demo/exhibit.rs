@@ -7,8 +7,10 @@ use std::sync::mpsc::Sender;
 
 use anyhow::{Context, Result};
 
+use super::act::Act;
 use super::{Event, Stage, copied, devices, tables};
 use crate::bridge::{Bridge, Kind};
+use crate::kafka::{Consumer, Kafka};
 use crate::ledger::Ledger;
 use crate::mqtt::{self, Subscriber};
 use crate::postgres::Postgres;
@@ -17,7 +19,7 @@ use crate::{copies, paths, rows};
 
 /// See the module.
 pub(super) struct Exhibit {
-    pub(super) kind: Kind,
+    pub(super) act: Act,
     pub(super) ledger: Ledger,
     replicas: Vec<Bridge>,
     /// Where the first of them answers.
@@ -35,44 +37,22 @@ enum Destination {
     },
     Redis(Redis),
     Postgres(Postgres),
-}
-
-/// The settings that the demo shows at work.
-fn settings(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Redis2mqtt => "deploy/examples/redis2mqtt.env.conf",
-        Kind::Redis2redis => "deploy/examples/redis2redis.env.conf",
-        Kind::Redis2pg => "deploy/examples/redis2pg.env.conf",
-    }
-}
-
-/// The consumer group as those settings name it.
-fn group(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Redis2mqtt => "mqtt-group",
-        Kind::Redis2redis => "redis-sync-group",
-        Kind::Redis2pg => "redis-pg-sync",
-    }
-}
-
-/// Replicas of one bridge share its streams; one bridge is enough to show it.
-pub(super) fn replicas(kind: Kind) -> usize {
-    match kind {
-        Kind::Redis2mqtt | Kind::Redis2pg => 1,
-        Kind::Redis2redis => 2,
-    }
+    /// It ends with the exhibit, too.
+    Kafka {
+        _consumer: Consumer,
+    },
 }
 
 impl Exhibit {
     /// Watches where entries are to arrive, then starts the bridge.
-    pub(super) fn open(kind: Kind, stage: &Stage, admins: &[u16], events: &Sender<Event>) -> Result<Self> {
+    pub(super) fn open(act: Act, stage: &Stage, admins: &[u16], events: &Sender<Event>) -> Result<Self> {
         let Stage { programs, servers, dir } = stage;
-        let port = servers.port(kind.destination(), "plain")?;
+        let port = servers.port(act.kind.destination(), "plain")?;
         let arrivals = events.clone();
-        let destination = match kind {
+        let destination = match act.kind {
             Kind::Redis2mqtt => {
                 let _subscriber = Subscriber::start(port, "redis/#", move |topic, payload| {
-                    let _ = arrivals.send(published(topic, payload).unwrap_or_else(Event::Failed));
+                    let _ = arrivals.send(published(act, topic, payload).unwrap_or_else(Event::Failed));
                 })?;
                 Destination::Broker { _subscriber }
             }
@@ -84,21 +64,28 @@ impl Exhibit {
                 tables::watch(Postgres::at(port), arrivals);
                 Destination::Postgres(Postgres::at(port))
             }
+            Kind::Redis2kafka => {
+                let kafka = Kafka::at(port);
+                let _consumer = kafka.watch(&act.topics(kafka)?, move |topic, value| {
+                    let _ = arrivals.send(published(act, topic, value).unwrap_or_else(Event::Failed));
+                })?;
+                Destination::Kafka { _consumer }
+            }
         };
-        let settings = settings(kind);
+        let settings = act.settings();
         let file = paths::root().join(settings).display().to_string();
         let start = |(number, admin): (usize, &u16)| {
-            let dir = dir.join(format!("{}-{}", kind.name(), number + 1));
-            let addresses = kind.addresses(servers, *admin)?;
-            let program = programs.join(kind.name());
+            let dir = dir.join(format!("{}-{}", act.name(), number + 1));
+            let addresses = act.variables(servers, *admin)?;
+            let program = programs.join(act.kind.name());
             let bridge = Bridge::start(&program, &["run", "--config-file", &file], &addresses, &dir)?;
             println!("  http://127.0.0.1:{admin}/api/status  log: {}", bridge.log().display());
             Ok(bridge)
         };
-        println!("{} moves it to port {port}, settings from {settings}", kind.name());
+        println!("{} moves it to port {port}, settings from {settings}", act.name());
         let replicas = admins.iter().enumerate().map(start).collect::<Result<_>>()?;
         Ok(Self {
-            kind,
+            act,
             ledger: Ledger::default(),
             replicas,
             admin: admins[0],
@@ -126,14 +113,14 @@ impl Exhibit {
 
     pub(super) fn print_counts(&mut self, source: &mut Redis) -> Result<()> {
         let (acknowledged, pending) = self.totals(source)?;
-        let (name, written, arrived) = (self.kind.name(), self.ledger.written(), self.ledger.arrivals());
+        let (name, written, arrived) = (self.act.name(), self.ledger.written(), self.ledger.arrivals());
         println!(
-            "-- {name:11} written {written}  arrived {arrived}  acknowledged {acknowledged}  pending {pending}"
+            "-- {name:12} written {written}  arrived {arrived}  acknowledged {acknowledged}  pending {pending}"
         );
         // A bridge that has just started does not answer yet.
         let shares = self.shares().unwrap_or_default();
         if self.replicas.len() > 1 && shares != self.shares {
-            println!("-- {name:11} {shares}");
+            println!("-- {name:12} {shares}");
             self.shares = shares;
         }
         Ok(())
@@ -162,7 +149,7 @@ impl Exhibit {
         let mut all = BTreeMap::new();
         for (name, (db, key)) in devices::streams() {
             source.select(db)?;
-            all.extend(source.progress(group(self.kind), &[key])?.pop().map(|progress| (name, progress)));
+            all.extend(source.progress(self.act.group(), &[key])?.pop().map(|progress| (name, progress)));
         }
         Ok(all)
     }
@@ -173,7 +160,7 @@ impl Exhibit {
         println!();
         println!(
             "{:32} {:>8} {:>9} {:>12} {:>7}  order",
-            self.kind.name(),
+            self.act.name(),
             "written",
             "delivered",
             "acknowledged",
@@ -215,11 +202,11 @@ impl Exhibit {
     }
 }
 
-/// A message as the broker hands it out.
-fn published(topic: &str, payload: &str) -> Result<Event> {
+/// A message as a broker hands it out: those of Kafka hold the same.
+fn published(from: Act, topic: &str, payload: &str) -> Result<Event> {
     let mqtt::Message { stream, id, data } = mqtt::parse(payload)?;
     let (place, data) = (topic.to_owned(), data.get().to_owned());
-    Ok(Event::Arrived { from: Kind::Redis2mqtt, place, stream, id, data })
+    Ok(Event::Arrived { from, place, stream, id, data })
 }
 
 impl Destination {
@@ -229,7 +216,7 @@ impl Destination {
             devices::streams().find(|(name, _)| *name == stream).context("a device's stream")?;
         source.select(db)?;
         match self {
-            Self::Broker { .. } => Ok(None),
+            Self::Broker { .. } | Self::Kafka { .. } => Ok(None),
             Self::Redis(target) => copies::difference((source, key), (target, stream)),
             Self::Postgres(postgres) => rows::difference(source, key, *postgres, stream),
         }

@@ -66,7 +66,13 @@ impl Seen {
             let number = number.parse().context("a row has a number")?;
             if self.rows.insert(number) {
                 self.newest = self.newest.max(number);
-                new.push(Event::Arrived { from: Kind::Redis2pg, place: stream.clone(), stream, id, data });
+                new.push(Event::Arrived {
+                    from: Kind::Redis2pg.into(),
+                    place: stream.clone(),
+                    stream,
+                    id,
+                    data,
+                });
             }
         }
         Ok(new)
@@ -83,7 +89,7 @@ impl Seen {
             let place = if db == "0" { key.clone() } else { format!("db{db}:{key}") };
             let before = self.values.insert([db, key], data.clone());
             if before.as_ref() != Some(&data) {
-                new.push(Event::Changed { from: Kind::Redis2pg, place, time, data });
+                new.push(Event::Changed { from: Kind::Redis2pg.into(), place, time, data });
             }
         }
         Ok(new)

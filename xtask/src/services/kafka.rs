@@ -14,10 +14,12 @@ use super::{Place, await_ready};
 use crate::install::{self, Tool};
 use crate::{paths, process};
 
+/// `kcat` is for who reads what arrived: the demo, the bench, and tests.
 pub(super) const TOOLS: &[Tool] = &[
     Tool { program: "java", package: "openjdk-17-jre-headless" },
     Tool { program: "keytool", package: "openjdk-17-jre-headless" },
     Tool { program: "mvn", package: "maven" },
+    Tool { program: "kcat", package: "kcat" },
 ];
 pub(super) const PORTS: &[&str] = &["plain", "ssl", "sasl_plaintext", "sasl_ssl", "controller"];
 const VERSION: &str = "4.1.0";

@@ -6,12 +6,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use sync_core::record::EntryId;
 use sync_core::redis::Fault;
+use sync_core::redis::connection::{Connector, ConnectorError};
 
 use super::books::Books;
 use super::keys::{Kind, MessageKey, Queue};
 use super::stored::{self, Digest, Value};
 use super::wake::Wake;
 use crate::message;
+use crate::settings::BufferSettings;
 
 /// Stores messages; whoever sends what the buffer holds sends them to Kafka.
 pub(crate) struct Direct {
@@ -21,11 +23,17 @@ pub(crate) struct Direct {
 }
 
 impl Direct {
+    /// Into this buffer. Connects to nothing yet.
+    pub(crate) fn of(settings: &BufferSettings) -> Result<Self, ConnectorError> {
+        let connector = Connector::to_target(settings.redis.clone())?;
+        Ok(Self::new(Books::new(connector, settings, None)))
+    }
+
     /// Connects to nothing yet.
-    pub(crate) fn new(books: Books) -> Self {
+    fn new(books: Books) -> Self {
         // Where the numbers begin is unlike in any two processes, so that two seldom want the same key.
         let seq = RandomState::new().build_hasher().finish() >> 1;
-        Self { books, wake: Wake::new(), last: Mutex::new(EntryId { ms: 0, seq }) }
+        Self { books, wake: Wake::default(), last: Mutex::new(EntryId { ms: 0, seq }) }
     }
 
     /// Stores a message, and returns its key once it stands in the buffer; waits while the buffer is away or full. What is
@@ -62,7 +70,7 @@ mod tests {
     use test_kit::kafka::Brokers;
     use test_kit::redis::Redis;
 
-    use super::super::{Connector, run_dry};
+    use super::super::run_dry;
     use super::*;
     use crate::kafka::Kafka;
     use crate::settings::Settings;

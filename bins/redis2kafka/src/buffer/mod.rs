@@ -14,7 +14,6 @@
 mod answer;
 mod batch;
 mod books;
-#[allow(dead_code, reason = "for the library")]
 pub(crate) mod direct;
 mod drain;
 mod keys;
@@ -52,7 +51,6 @@ use crate::settings::BufferSettings;
 
 /// Sends what the buffer holds now of a topic, or of all, with a connection to Kafka of its own; how many messages Kafka
 /// got. Where a bridge runs as well, both send: what arrives twice arrives in order.
-#[allow(dead_code, reason = "for the library")]
 pub(crate) async fn run_dry(
     settings: &BufferSettings,
     retry: RetrySettings,
@@ -71,7 +69,7 @@ pub(crate) async fn run_dry(
         books,
         kafka,
         is_up,
-        Wake::new(),
+        Wake::default(),
         (settings.sync_interval, retry),
         Health::default(),
         numbers,

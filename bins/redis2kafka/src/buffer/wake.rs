@@ -18,13 +18,15 @@ struct Inner {
     notify: Notify,
 }
 
-impl Wake {
-    pub(crate) fn new() -> Self {
+impl Default for Wake {
+    fn default() -> Self {
         let random = RandomState::new().build_hasher().finish();
         let process = format!("{}-{:08x}", std::process::id(), random >> 32);
         Self(Arc::new(Inner { process, queues: Mutex::default(), notify: Notify::new() }))
     }
+}
 
+impl Wake {
     /// What tells this process from all others that store.
     pub(super) fn process(&self) -> &str {
         &self.0.process

@@ -16,6 +16,7 @@ mod buffer_crash;
 mod cleanup;
 mod crash;
 mod harness;
+mod library;
 mod order;
 mod outages;
 mod refused;

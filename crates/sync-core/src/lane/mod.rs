@@ -204,10 +204,6 @@ impl<S: Sink> Lane<S> {
                 }
             } else if !self.lapsed {
                 self.acknowledge_rest(now).await;
-                self.begin_step(now);
-                if self.flying.len() < IN_FLIGHT && !self.waiting.is_empty() {
-                    self.source.send().await;
-                }
                 self.hand_over(*sink_up.borrow_and_update());
                 self.begin_step(now);
             }

@@ -32,8 +32,6 @@ pub(super) struct SourceStep {
     /// The fence of a lost connection: a read that was sent on it may still come to Redis until this is gone.
     stale_fence: Option<Bytes>,
     under_way: Option<BoxFuture<'static, Done>>,
-    /// It is done already.
-    done: Option<Done>,
     /// Set while a read blocks.
     waker: Option<Waker>,
     connecting: bool,
@@ -91,7 +89,6 @@ impl SourceStep {
             reader: None,
             stale_fence: None,
             under_way: None,
-            done: None,
             waker: None,
             connecting: false,
             backoff: Backoff::new(retry),
@@ -142,22 +139,11 @@ impl SourceStep {
         }
     }
 
-    /// Has what was asked for written to the socket, before anything else is done that takes time.
-    pub(super) async fn send(&mut self) {
-        if let (None, Some(step)) = (&self.done, &mut self.under_way) {
-            if let std::task::Poll::Ready(done) = futures_util::poll!(step) {
-                self.done = Some(done);
-            }
-            tokio::task::yield_now().await;
-        }
-    }
-
     /// Resolves when the step is done. May be dropped and called again.
     pub(super) async fn done(&mut self) -> Done {
-        let done = match (self.done.take(), &mut self.under_way) {
-            (Some(done), _) => done,
-            (None, Some(step)) => step.await,
-            (None, None) => std::future::pending().await,
+        let done = match &mut self.under_way {
+            Some(step) => step.await,
+            None => std::future::pending().await,
         };
         self.under_way = None;
         self.waker = None;
