@@ -137,6 +137,7 @@ impl Sender {
             health.clone(),
             Numbers::new(metrics),
         );
+        health.awaited(&kafka.destination());
         let settings = settings.clone();
         Ok(Self { kafka, drain, books, wake, connector, settings, up, retry, health: health.clone() })
     }

@@ -382,3 +382,44 @@ fn the_settings_file_of_the_description_works_as_it_stands() {
     bridge.stop();
     bridge.check_errors(&[]);
 }
+
+#[test]
+fn without_kafka_it_starts_is_not_ready_and_tells_what_waits() {
+    let mut kafka = Kafka::start();
+    let brokers = kafka.brokers();
+    let topic = brokers.topic(1);
+    kafka.stop();
+    let scene = Scene::between(Redis::start(), Redis::durable(), brokers, topic, |setup| {
+        setup.set("ADMIN_ADDR", "127.0.0.1:0")
+    });
+    let line = scene.bridge.wait_line("Status and metrics are at");
+    let address = line.text.split("127.0.0.1:").nth(1).unwrap();
+    let port: u16 = address.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap();
+    let number_of = |name: &str| {
+        let page = get(port, "/metrics");
+        page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok())
+    };
+    scene.bridge.wait_line("connected to the buffer Redis");
+    scene.add("s", "1700000000000-0", "x");
+    wait_settled(&scene.source, &scene.bridge, 0, "s");
+    let ready = get(port, "/readyz");
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("Kafka brokers at"), "{ready}");
+    let unsynced = || number_of("redis_sync_buffer_unsynced");
+    wait_until("it tells what waits", || get(port, "/metrics"), || unsynced() == Some(1.0));
+    assert!(number_of("redis_sync_buffer_oldest_unsynced_seconds") > Some(1e7));
+    kafka.up();
+    scene.wait_synced();
+    wait_until("it is ready", || get(port, "/readyz"), || get(port, "/readyz").starts_with("HTTP/1.1 200"));
+    wait_until("nothing waits", || get(port, "/metrics"), || unsynced() == Some(0.0));
+    assert_eq!(number_of("redis_sync_buffer_synced_total"), Some(1.0));
+    scene.end(&[]);
+}
+
+fn get(port: u16, path: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    page
+}

@@ -29,8 +29,8 @@ struct Inner {
 struct Outage {
     since: Instant,
     reason: String,
-    /// The loudest so far: what has been logged in this outage.
-    severity: Severity,
+    /// The loudest so far: what has been logged in this outage; `None` is nothing.
+    severity: Option<Severity>,
 }
 
 /// How loudly a part's failure is logged.
@@ -54,9 +54,15 @@ impl Health {
         };
         drop(parts);
         match before {
+            Some(Outage { severity: None, .. }) | None => info!("{part} is up"),
             Some(outage) => info!("{part} is back after {}", spell(outage.since.elapsed())),
-            None => info!("{part} is up"),
         }
+    }
+
+    /// A part is not there yet, and nothing is wrong with that so far: nothing is logged, but the process is not ready.
+    pub fn awaited(&self, part: &str) {
+        let outage = Outage { since: Instant::now(), reason: "not connected yet".to_owned(), severity: None };
+        self.parts().insert(part.to_owned(), Some(outage));
     }
 
     /// A part does not work. Logs WARN (or ERROR when a human must act) once per outage, and once more if the
@@ -66,13 +72,14 @@ impl Health {
         let mut parts = self.parts();
         let loud = match parts.get_mut(part) {
             Some(Some(outage)) => {
-                let rises = severity > outage.severity;
-                outage.severity = severity.max(outage.severity);
+                let rises = Some(severity) > outage.severity;
+                outage.severity = outage.severity.max(Some(severity));
                 reason.clone_into(&mut outage.reason);
                 rises
             }
             _ => {
-                let outage = Outage { since: Instant::now(), reason: reason.to_owned(), severity };
+                let outage =
+                    Outage { since: Instant::now(), reason: reason.to_owned(), severity: Some(severity) };
                 parts.insert(part.to_owned(), Some(outage));
                 true
             }
@@ -162,6 +169,24 @@ mod tests {
 
         health.down("source Redis", "again", Severity::Warn);
         assert_eq!(log.take(), ["WARNING source Redis: again"]);
+    }
+
+    #[test]
+    fn what_is_awaited_is_not_ready_and_not_logged() {
+        let log = capture(LevelFilter::INFO);
+        let health = Health::default();
+        health.started();
+        health.awaited("Kafka");
+        health.awaited("another");
+        assert_eq!(
+            health.ready(),
+            Err(vec!["Kafka: not connected yet".into(), "another: not connected yet".into()])
+        );
+        health.up("another");
+        health.down("Kafka", "refused", Severity::Warn);
+        assert_eq!(log.take(), ["INFO another is up", "WARNING Kafka: refused"]);
+        health.up("Kafka");
+        assert_eq!(health.ready(), Ok(()));
     }
 
     #[test]
