@@ -145,6 +145,7 @@ impl Kafka {
         let lines: Arc<[Line]> = lines.into();
         let with_care = |line: &Line| {
             !self.0.topics.is_open(&line.topic)
+                || !session.has_proven(&line.name)
                 // As JSON and in base64 it may become longer.
                 || line.records.iter().any(|&at| batch.size(at) > LONG / 2)
         };
@@ -271,6 +272,10 @@ impl Sending {
         Flight::new(move |line, code| kafka.failed(&lines[line], code))
     }
 
+    fn together(&self) -> Together {
+        Together { flight: self.flight(), sent: Vec::new() }
+    }
+
     /// Hands a record to the main producer.
     fn send(&self, flight: &Arc<Flight>, index: usize, at: usize, value: &mut Vec<u8>) -> Sent {
         let line = &self.lines[index];
@@ -321,13 +326,24 @@ impl Sending {
             return line.records.iter().map(|&at| (at, fate.clone())).collect();
         }
         let mut fates = Vec::with_capacity(line.records.len());
-        let mut together = Together { flight: self.flight(), sent: Vec::new() };
+        let mut together = self.together();
         let suspect = known.is_suspect(&line.name);
         let mut value = Vec::new();
         for &at in &line.records {
             if !suspect && !kafka.0.topics.refuses(&line.topic) && self.batch.size(at) <= LONG / 2 {
                 match self.send(&together.flight, index, at, &mut value) {
-                    Sent::Yes => together.sent.push(at),
+                    Sent::Yes => {
+                        together.sent.push(at);
+                        if !session.has_proven(&line.name) {
+                            // Nothing of the line goes behind its first one, until that got there.
+                            let first = std::mem::replace(&mut together, self.together());
+                            fates.extend(first.land().await);
+                            if known.is_undone(&line.name) {
+                                break;
+                            }
+                            session.prove(&line.name);
+                        }
+                    }
                     Sent::Never(fate) => fates.push((at, fate)),
                     Sent::NotNow(fate) => {
                         fates.push((at, fate));

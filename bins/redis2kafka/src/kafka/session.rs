@@ -1,6 +1,7 @@
 //! The two producers, from their making until they are given up, and what they hear from the brokers.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -13,6 +14,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use sync_core::bridge::Unreachable;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 
 use super::fault::{needs_human, words};
 use super::flight::Ticket;
@@ -21,6 +23,8 @@ use super::{Head, Line};
 
 /// An answer from the brokers may take so long.
 pub(super) const ANSWER: Duration = Duration::from_secs(5);
+/// Brokers remember a producer for much longer.
+const PROOF: Duration = Duration::from_secs(3600);
 /// What was confirmed may still be on its way here when the producers end.
 const LAST_REPORTS: Duration = Duration::from_secs(1);
 
@@ -38,6 +42,8 @@ pub(super) struct Session {
     /// What every client of it is made with.
     config: ClientConfig,
     heard: Arc<Heard>,
+    /// Lines of which the main producer got a record through, and when that is known to have been at the latest.
+    proven: Mutex<HashMap<Arc<str>, Instant>>,
 }
 
 /// What both producers have heard.
@@ -66,7 +72,7 @@ impl Session {
             reason: format!("the client library refuses the settings: {error}"),
             needs_human: true,
         })?;
-        let session = Arc::new(Self { main, solo: OnceLock::new(), config, heard });
+        let session = Arc::new(Self { main, solo: OnceLock::new(), config, heard, proven: Mutex::default() });
         let asked = session.clone();
         let cluster = spawn_blocking(move || asked.main.get().client().fetch_cluster_id(ANSWER)).await;
         match cluster.ok().flatten() {
@@ -118,6 +124,29 @@ impl Session {
             Ok(Err(error)) => Err(self.unreachable(&error.to_string())),
             Err(_) => Err(self.unreachable("the client library failed")),
         }
+    }
+
+    /// Whether the broker of a line's partition knows the main producer, and so refuses what comes behind a batch that it
+    /// refused. Of a producer that it does not know, or has forgotten (`producer.id.expiration.ms`, a day), it takes a batch
+    /// with any sequence number.
+    pub(super) fn has_proven(&self, line: &str) -> bool {
+        self.proven().get_mut(line).is_some_and(|at| {
+            let age = at.elapsed();
+            if age > PROOF / 6 && age < PROOF {
+                // It is sent to now: either that gets there, or the producer ends.
+                *at = Instant::now();
+            }
+            age < PROOF
+        })
+    }
+
+    /// A record of the line got there.
+    pub(super) fn prove(&self, line: &Arc<str>) {
+        self.proven().insert(line.clone(), Instant::now());
+    }
+
+    fn proven(&self) -> MutexGuard<'_, HashMap<Arc<str>, Instant>> {
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hands a record to the main producer.
