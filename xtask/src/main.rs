@@ -14,6 +14,7 @@
 mod bench;
 mod bridge;
 mod check;
+mod containers;
 mod copies;
 mod demo;
 mod install;
@@ -51,6 +52,10 @@ enum Command {
     Demo(demo::Args),
     /// How fast a bridge moves entries, on real servers
     Bench(bench::Args),
+    /// Build the bridges' container images
+    Image(containers::ImageArgs),
+    /// Bridges in containers on this machine, with servers of their own or yours
+    Compose(containers::ComposeArgs),
 }
 
 fn main() -> ExitCode {
@@ -70,5 +75,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Services(args) => services::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Image(args) => containers::image(args),
+        Command::Compose(args) => containers::compose(args),
     }
 }
