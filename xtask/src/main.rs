@@ -56,6 +56,8 @@ enum Command {
     Image(containers::ImageArgs),
     /// Bridges in containers on this machine, with servers of their own or yours
     Compose(containers::ComposeArgs),
+    /// Bridges in a Docker Swarm, several replicas of each
+    Swarm(containers::SwarmArgs),
 }
 
 fn main() -> ExitCode {
@@ -77,5 +79,6 @@ fn run(command: &Command) -> Result<()> {
         Command::Bench(args) => bench::run(args),
         Command::Image(args) => containers::image(args),
         Command::Compose(args) => containers::compose(args),
+        Command::Swarm(args) => containers::swarm(args),
     }
 }

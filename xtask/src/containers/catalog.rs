@@ -14,18 +14,48 @@ pub(crate) struct Bridge {
     pub(crate) services: &'static [&'static str],
     /// What its settings file is called, in compose/NAME/.
     pub(crate) settings: &'static str,
+    /// The files of its secrets in a Swarm.
+    pub(crate) secrets: &'static [&'static str],
 }
 
 pub(crate) const ALL: [Bridge; 5] = [
-    Bridge { name: "redis2mqtt", services: &["redis-mqtt-sync"], settings: "env.conf" },
-    Bridge { name: "redis2redis", services: &["redis-to-redis-sync"], settings: "env.conf" },
+    Bridge {
+        name: "redis2mqtt",
+        services: &["redis-mqtt-sync"],
+        settings: "env.conf",
+        secrets: &["redis_password", "mqtt_password", "redis_key", "mqtt_key"],
+    },
+    Bridge {
+        name: "redis2redis",
+        services: &["redis-to-redis-sync"],
+        settings: "env.conf",
+        secrets: &["source_redis_password", "target_redis_password", "source_redis_key", "target_redis_key"],
+    },
     Bridge {
         name: "redis2pg",
         services: &["redis-postgres-sync-service", "redis-stream-processor-service"],
         settings: "env.conf",
+        secrets: &["redis_password", "postgres_password", "redis_key", "postgres_key"],
     },
-    Bridge { name: "redis2kafka", services: &["redis-kafka-sync"], settings: "env.conf" },
-    Bridge { name: "mqtt2kafka", services: &["mqtt-kafka-bridge"], settings: "settings.yaml" },
+    Bridge {
+        name: "redis2kafka",
+        services: &["redis-kafka-sync"],
+        settings: "env.conf",
+        secrets: &[
+            "source_redis_password",
+            "target_redis_password",
+            "kafka_password",
+            "source_redis_key",
+            "target_redis_key",
+            "kafka_key",
+        ],
+    },
+    Bridge {
+        name: "mqtt2kafka",
+        services: &["mqtt-kafka-bridge"],
+        settings: "settings.yaml",
+        secrets: &["secrets.yaml", "mqtt_key", "kafka_key"],
+    },
 ];
 
 impl Bridge {
@@ -74,6 +104,12 @@ mod tests {
             for service in bridge.services {
                 assert!(compose.contains(&format!("\n  {service}:\n")), "{service}");
             }
+            let stack = fs::read_to_string(root.join(format!("deploy/swarm/{}.yml", bridge.name))).unwrap();
+            assert!(stack.contains(&format!("\n  {}:\n", bridge.services[0])), "{}", bridge.name);
+            for secret in bridge.secrets {
+                assert!(stack.contains(&format!("/secrets/{secret}\n")), "{secret}");
+            }
+            assert_eq!(stack.matches("_CONF:-").count(), 1 + bridge.secrets.len(), "{}", bridge.name);
             let example = root.join("compose").join(bridge.name).join(format!("{}.example", bridge.settings));
             assert!(example.is_file(), "{}", example.display());
         }

@@ -6,6 +6,8 @@ mod compose;
 mod engine;
 mod image;
 mod settings;
+mod swarm;
 
 pub(crate) use compose::{Args as ComposeArgs, run as compose};
 pub(crate) use image::{Args as ImageArgs, run as image};
+pub(crate) use swarm::{Args as SwarmArgs, run as swarm};
