@@ -53,11 +53,11 @@ enum Command {
     /// How fast a bridge moves entries, on real servers
     Bench(bench::Args),
     /// Build the bridges' container images
-    Image(containers::ImageArgs),
+    Image(containers::image::Args),
     /// Bridges in containers on this machine, with servers of their own or yours
-    Compose(containers::ComposeArgs),
+    Compose(containers::compose::Args),
     /// Bridges in a Docker Swarm, several replicas of each
-    Swarm(containers::SwarmArgs),
+    Swarm(containers::swarm::Args),
 }
 
 fn main() -> ExitCode {
@@ -77,8 +77,8 @@ fn run(command: &Command) -> Result<()> {
         Command::Services(args) => services::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
-        Command::Image(args) => containers::image(args),
-        Command::Compose(args) => containers::compose(args),
-        Command::Swarm(args) => containers::swarm(args),
+        Command::Image(args) => containers::image::run(args),
+        Command::Compose(args) => containers::compose::run(args),
+        Command::Swarm(args) => containers::swarm::run(args),
     }
 }

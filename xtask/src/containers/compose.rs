@@ -140,6 +140,8 @@ pub(crate) struct Project {
     bridge: &'static Bridge,
     name: String,
     place: Place,
+    /// Whether a person watches.
+    tells: bool,
     /// Has the variables that the compose file asks for.
     shell: Shell,
 }
@@ -147,18 +149,26 @@ pub(crate) struct Project {
 impl Project {
     /// As a user has it: its settings lie beside the compose file.
     fn of(bridge: &'static Bridge, names: &Names) -> Result<Self> {
-        let conf = paths::root().join("compose").join(bridge.name);
-        let shell = paths::shell()?;
-        let file = conf.join(bridge.settings);
+        let file = paths::root().join("compose").join(bridge.name).join(bridge.settings);
         let variables = if file.is_file() { settings::variables(&file)? } else { Default::default() };
-        // Whoever sets a variable by hand means it.
-        for (name, value) in variables.iter().filter(|(name, _)| std::env::var_os(name).is_none()) {
-            shell.set_var(name, value);
-        }
         let place = names.settle(|name| variables.get(name).cloned());
+        // Whoever sets a variable by hand means it.
+        let variables = variables.into_iter().filter(|(name, _)| std::env::var_os(name).is_none());
+        Ok(Self { tells: true, ..Self::new(bridge, bridge.name, place, variables)? })
+    }
+
+    /// Under another name, without a word, with other values for the variables that the compose file asks for.
+    pub(crate) fn new<'a>(
+        bridge: &'static Bridge,
+        name: &str,
+        place: Place,
+        variables: impl IntoIterator<Item = (&'a str, String)>,
+    ) -> Result<Self> {
+        let shell = paths::shell()?;
+        variables.into_iter().for_each(|(name, value)| shell.set_var(name, value));
         shell.set_var("REGISTRY", &place.registry);
         shell.set_var("TAG", &place.tag);
-        Ok(Self { bridge, name: bridge.name.to_owned(), place, shell })
+        Ok(Self { bridge, name: name.to_owned(), place, tells: false, shell })
     }
 
     /// Starts the chosen services, or all: servers first, so that the bridge finds them.
@@ -176,7 +186,7 @@ impl Project {
         for part in [servers, bridges].iter().filter(|part| !part.is_empty()) {
             let mut command = vec!["up", "--detach", "--no-build", "--no-deps"];
             command.extend(part);
-            self.compose(&command)?.run()?;
+            self.run(&command)?;
             part.iter().try_for_each(|service| self.await_health(service))?;
         }
         Ok(())
@@ -185,7 +195,12 @@ impl Project {
     pub(crate) fn down(&self, volumes: bool) -> Result<()> {
         let mut command = vec!["down", "--remove-orphans"];
         command.extend(volumes.then_some("--volumes"));
-        Ok(self.compose(&command)?.run()?)
+        self.run(&command)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<()> {
+        let command = self.compose(arguments)?;
+        if self.tells { Ok(command.run()?) } else { engine::quietly(command) }
     }
 
     /// `docker compose ARGUMENTS` for this project.
@@ -194,6 +209,10 @@ impl Project {
         let mut command = vec!["--project-name", &self.name, "--file", &file];
         command.extend(arguments);
         engine::compose(&self.shell, &command)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// The containers of a service that run.

@@ -105,7 +105,26 @@ pub(crate) fn compose<'a>(shell: &'a Shell, arguments: &[&str]) -> Result<Cmd<'a
     Ok(cmd!(shell, "docker-compose {arguments...}"))
 }
 
+/// Runs a command whose output is of interest only if it fails.
+pub(crate) fn quietly(command: Cmd<'_>) -> Result<()> {
+    let words = command.to_string();
+    let output = command.quiet().ignore_status().output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    bail!("{words}: {}", String::from_utf8_lossy(&output.stderr).trim_end())
+}
+
 /// Whether an image is here under this name.
 pub(crate) fn has_image(shell: &Shell, image: &str) -> bool {
     docker(shell, &["image", "inspect", image]).quiet().ignore_stdout().ignore_stderr().run().is_ok()
+}
+
+/// Where on this machine a port of a container is published.
+pub(crate) fn published(shell: &Shell, container: &str, port: u16) -> Result<u16> {
+    let addresses = docker(shell, &["port", container, &port.to_string()]).quiet().read()?;
+    let address =
+        addresses.lines().next().with_context(|| format!("{container} publishes no port {port}"))?;
+    let (_, port) = address.rsplit_once(':').context("an address and a port")?;
+    port.parse().context("a port is a number")
 }

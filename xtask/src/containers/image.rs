@@ -50,6 +50,11 @@ pub(crate) struct Place {
 }
 
 impl Names {
+    /// These, whatever the environment says.
+    pub(crate) fn of(place: &Place) -> Self {
+        Self { registry: Some(place.registry.clone()), tag: Some(place.tag.clone()) }
+    }
+
     /// The command line goes before the environment, and that before `otherwise` (a settings file).
     pub(crate) fn settle(&self, otherwise: impl Fn(&str) -> Option<String>) -> Place {
         let settled = |given: &Option<String>, name: &str, default: &str| {
@@ -107,9 +112,9 @@ pub(crate) fn build(shell: &Shell, bridge: &Bridge, image: &str, prebuilt: Optio
     let command: Vec<&str> = command.iter().map(String::as_str).collect();
     let built = docker(shell, &command);
     if prebuilt.is_some() {
-        built.quiet().ignore_stdout().run()?
+        engine::quietly(built)?;
     } else {
-        built.run()?
+        built.run()?;
     }
     let version = docker(shell, &["run", "--rm", "--read-only", "--network", "none", image, "--version"])
         .quiet()
@@ -130,7 +135,7 @@ fn build_arguments(shell: &Shell) -> Result<Vec<(&'static str, String)>> {
     {
         arguments.push(("REVISION", revision));
     }
-    arguments.extend(BASES.iter().filter_map(|name| Some((*name, std::env::var(name).ok()?))));
+    arguments.extend(BASES.iter().filter_map(|name| Some((*name, shell.var(name).ok()?))));
     Ok(arguments)
 }
 

@@ -31,13 +31,19 @@ pub(crate) struct Args {
     #[arg(long = "action", value_enum, group = "what", id = "option", value_name = "ACTION")]
     option: Option<Action>,
     /// What the stack is called; several may stand side by side
-    #[arg(long, default_value = "redis-sync")]
+    #[arg(long, default_value = "redis-sync", value_parser = stack_name)]
     stack_name: String,
     /// Which bridges, by their own name or their service's (otherwise all that have settings in deploy/swarm)
     #[arg(long, num_args = 1.., value_parser = catalog::parse)]
     bridges: Vec<&'static Bridge>,
     #[command(flatten)]
     names: Names,
+}
+
+/// A Swarm's names have at most 64 characters, and the longest of ours adds 43.
+fn stack_name(name: &str) -> Result<String> {
+    ensure!((1..=21).contains(&name.len()), "must have at most 21 characters");
+    Ok(name.to_owned())
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -105,6 +111,11 @@ impl Stack {
         shell.set_var("STACK", name);
         shell.set_var("NETWORK", network);
         Ok(Self { name: name.to_owned(), network: network.to_owned(), names: names.clone(), shell })
+    }
+
+    /// A variable of the stack files.
+    pub(crate) fn set(&self, name: &str, value: &str) {
+        self.shell.set_var(name, value);
     }
 
     /// Each bridge's settings and secrets lie in `directory`, in a directory of its name.
@@ -189,13 +200,13 @@ impl Stack {
         }
         let name = bridge.name.to_uppercase();
         self.shell.set_var(format!("{name}_CONF"), directory);
-        self.shell.set_var(format!("{name}_VERSION"), format!("{:016x}", hash.finish()));
+        self.shell.set_var(format!("{name}_VERSION"), format!("{:08x}", hash.finish() >> 32));
         let variables = settings::variables(&file)?;
         Ok(self.names.settle(|name| variables.get(name).cloned()))
     }
 
     /// Until every service has the replicas that it should have, and no update is under way.
-    fn await_settled(&self) -> Result<()> {
+    pub(crate) fn await_settled(&self) -> Result<()> {
         let mut services = Vec::new();
         let settled = wait_until(SETTLED_WITHIN, || {
             services = self.services().unwrap_or_default();
@@ -223,15 +234,22 @@ impl Stack {
 
     fn service(&self, name: &str) -> Result<Service> {
         let ask = |arguments: &[&str]| docker(&self.shell, arguments).quiet().read();
-        let format = "{{.Spec.Mode.Replicated.Replicas}} {{if .UpdateStatus}}{{.UpdateStatus.State}}{{end}} \
-                      {{json .Spec.TaskTemplate.ContainerSpec}}";
-        let answer = ask(&["service", "inspect", "--format", format, name])?;
+        // Of a container's description, what a deployment changes; the rest is spelled differently here and there.
+        let parts = |of: &str| {
+            ["Image", "Env", "Secrets", "Configs"].map(|part| format!("{{{{json {of}.{part}}}}}")).concat()
+        };
+        let format = format!(
+            "{{{{.Spec.Mode.Replicated.Replicas}}}} {{{{if .UpdateStatus}}}}{{{{.UpdateStatus.State}}}}{{{{end}}}} {}",
+            parts(".Spec.TaskTemplate.ContainerSpec")
+        );
+        let answer = ask(&["service", "inspect", "--format", &format, name])?;
         let [wanted, update, spec] = <[&str; 3]>::try_from(answer.splitn(3, ' ').collect::<Vec<_>>())
             .ok()
             .context("docker prints what it is asked for")?;
         let tasks =
             ask(&["service", "ps", "--quiet", "--no-trunc", "--filter", "desired-state=running", name])?;
-        let mut command = vec!["inspect", "--format", "{{.Status.State}} {{json .Spec.ContainerSpec}}"];
+        let format = format!("{{{{.Status.State}}}} {}", parts(".Spec.ContainerSpec"));
+        let mut command = vec!["inspect", "--format", &format];
         command.extend(tasks.lines());
         let tasks = if tasks.is_empty() { String::new() } else { ask(&command)? };
         let is_new =
