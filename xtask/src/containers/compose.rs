@@ -35,6 +35,9 @@ enum Action {
         /// Only these services of the compose file, such as the bridge without its servers
         #[arg(long, num_args = 1..)]
         services: Vec<String>,
+        /// Also Prometheus and Grafana, at localhost:9090 and localhost:3000
+        #[arg(long)]
+        monitoring: bool,
         #[command(flatten)]
         names: Names,
     },
@@ -87,7 +90,7 @@ impl Which {
 pub(crate) fn run(args: &Args) -> Result<()> {
     engine::ensure()?;
     match &args.action {
-        Action::Up { which, services, names } => {
+        Action::Up { which, services, monitoring, names } => {
             ensure!(
                 services.is_empty() || which.bridge.is_some(),
                 "--services needs a bridge: each has services of its own"
@@ -96,7 +99,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 ensure_settings(bridge)?;
                 let project = Project::of(bridge, names)?;
                 build_missing(&project)?;
-                project.up(services)?;
+                let mut services = if services.is_empty() { project.usual()? } else { services.clone() };
+                services
+                    .extend(MONITORING.iter().filter(|_| *monitoring).map(|service| (*service).to_owned()));
+                project.up(&services)?;
                 project.compose(&["ps"])?.run()?;
             }
         }
@@ -171,18 +177,23 @@ impl Project {
         Ok(Self { bridge, name: name.to_owned(), place, tells: false, shell })
     }
 
-    /// Starts the chosen services, or all: servers first, so that the bridge finds them.
-    pub(crate) fn up(&self, services: &[String]) -> Result<()> {
+    /// The services of the bridge's own compose file.
+    fn usual(&self) -> Result<Vec<String>> {
         let all = self.compose(&["config", "--services"])?.quiet().read()?;
-        let all: Vec<&str> = all.lines().collect();
-        if let Some(unknown) = services.iter().find(|service| !all.contains(&service.as_str())) {
-            bail!("{} has no service {unknown}; it has {}", self.file(), all.join(", "));
+        let is_usual = |service: &&str| !MONITORING.contains(service);
+        Ok(all.lines().filter(is_usual).map(str::to_owned).collect())
+    }
+
+    /// Starts the chosen services, or the usual ones: servers first, so that the bridge finds them.
+    pub(crate) fn up(&self, services: &[String]) -> Result<()> {
+        let usual = self.usual()?;
+        let chosen = if services.is_empty() { &usual } else { services };
+        let known = |service: &str| usual.iter().any(|one| one == service) || MONITORING.contains(&service);
+        if let Some(unknown) = chosen.iter().find(|service| !known(service)) {
+            bail!("{} has no service {unknown}; it has {}", self.file(), usual.join(", "));
         }
-        let chosen = all
-            .into_iter()
-            .filter(|service| services.is_empty() || services.iter().any(|one| one == service));
-        let (bridges, servers): (Vec<_>, Vec<_>) =
-            chosen.partition(|service| self.bridge.services.contains(service));
+        let (bridges, servers): (Vec<&str>, Vec<&str>) =
+            chosen.iter().map(String::as_str).partition(|service| self.bridge.services.contains(service));
         for part in [servers, bridges].iter().filter(|part| !part.is_empty()) {
             let mut command = vec!["up", "--detach", "--no-build", "--no-deps"];
             command.extend(part);
@@ -206,9 +217,15 @@ impl Project {
     /// `docker compose ARGUMENTS` for this project.
     pub(crate) fn compose(&self, arguments: &[&str]) -> Result<Cmd<'_>> {
         let file = self.file();
-        let mut command = vec!["--project-name", &self.name, "--file", &file];
+        let mut command =
+            vec!["--project-name", &self.name, "--file", &file, "--file", "compose/monitoring.yml"];
         command.extend(arguments);
         engine::compose(&self.shell, &command)
+    }
+
+    /// A variable of the compose files.
+    pub(crate) fn set(&self, name: &str, value: &str) {
+        self.shell.set_var(name, value);
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -262,6 +279,9 @@ impl Project {
         Ok(states.lines().map(state).collect())
     }
 }
+
+/// The services of compose/monitoring.yml, which is the second file of every project.
+const MONITORING: [&str; 2] = ["prometheus", "grafana"];
 
 /// Exit code 78: the settings are wrong, and the log says which.
 const MISCONFIGURED: &str = "its settings are wrong";

@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// Which bridges, by their own name or their service's (otherwise all that have settings in deploy/swarm)
     #[arg(long, num_args = 1.., value_parser = catalog::parse)]
     bridges: Vec<&'static Bridge>,
+    /// Also Prometheus, at port 9090
+    #[arg(long)]
+    monitoring: bool,
     #[command(flatten)]
     names: Names,
 }
@@ -67,7 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     );
     let stack = Stack::new(&args.stack_name, &network(), &args.names)?;
     match args.action.or(args.option).context("an action is asked for")? {
-        Action::Deploy => stack.deploy(&chosen(&args.bridges)?, &directory()),
+        Action::Deploy => stack.deploy(&chosen(&args.bridges)?, &directory(), args.monitoring),
         Action::Remove => stack.remove(),
         Action::Status => stack.status(),
     }
@@ -119,7 +122,7 @@ impl Stack {
     }
 
     /// Each bridge's settings and secrets lie in `directory`, in a directory of its name.
-    pub(crate) fn deploy(&self, bridges: &[&Bridge], directory: &Path) -> Result<()> {
+    pub(crate) fn deploy(&self, bridges: &[&Bridge], directory: &Path, monitoring: bool) -> Result<()> {
         self.ensure_network()?;
         let mut command = vec!["stack".to_owned(), "deploy".into(), "--with-registry-auth".into()];
         for bridge in bridges {
@@ -128,6 +131,15 @@ impl Stack {
             self.shell.set_var("REGISTRY", &place.registry);
             self.shell.set_var("TAG", &place.tag);
             command.extend(["--compose-file".into(), format!("deploy/swarm/{}.yml", bridge.name)]);
+        }
+        if monitoring {
+            let files = paths::root().join("deploy/monitoring");
+            let mut hash = DefaultHasher::new();
+            for file in ["prometheus.swarm.yml", "alerts.yml"] {
+                read(&files.join(file))?.hash(&mut hash);
+            }
+            self.shell.set_var("MONITORING_VERSION", version(&hash));
+            command.extend(["--compose-file".into(), "deploy/swarm/monitoring.yml".into()]);
         }
         command.push(self.name.clone());
         let command: Vec<&str> = command.iter().map(String::as_str).collect();
@@ -200,7 +212,7 @@ impl Stack {
         }
         let name = bridge.name.to_uppercase();
         self.shell.set_var(format!("{name}_CONF"), directory);
-        self.shell.set_var(format!("{name}_VERSION"), format!("{:08x}", hash.finish() >> 32));
+        self.shell.set_var(format!("{name}_VERSION"), version(&hash));
         let variables = settings::variables(&file)?;
         Ok(self.names.settle(|name| variables.get(name).cloned()))
     }
@@ -287,6 +299,11 @@ impl Service {
     fn has_failed(&self) -> bool {
         ["paused", "rollback_completed", "rollback_paused"].contains(&self.update.as_str())
     }
+}
+
+/// Short, since names have few characters.
+fn version(hash: &DefaultHasher) -> String {
+    format!("{:08x}", hash.finish() >> 32)
 }
 
 fn read(file: &Path) -> Result<Vec<u8>> {

@@ -7,6 +7,8 @@
 
 mod compose;
 mod destination;
+mod monitoring;
+mod prometheus;
 mod stand_ins;
 mod swarm;
 mod traffic;
@@ -54,6 +56,8 @@ enum Part {
     Compose,
     /// All bridges in one stack, under load: scaled, updated, killed
     Swarm,
+    /// Prometheus beside a bridge: each query of the dashboard answered, each alert made to fire
+    Monitoring,
 }
 
 /// What every part needs.
@@ -80,6 +84,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         if is_wanted(Part::Swarm) {
             passed += test.timed("swarm", swarm::run)?;
         }
+        if is_wanted(Part::Monitoring) {
+            passed += test.timed("monitoring", monitoring::run)?;
+        }
         Ok(passed)
     });
     test.clean();
@@ -97,7 +104,9 @@ impl Test {
         let shell = paths::shell()?;
         let mut variables = if public { Vec::new() } else { stand_ins::ensure(&shell)? };
         // Any free port: other servers may have the well-known ones.
-        for publish in ["REDIS_CACHE", "SOURCE_REDIS", "TARGET_REDIS", "MQTT_BROKER", "POSTGRES"] {
+        for publish in
+            ["REDIS_CACHE", "SOURCE_REDIS", "TARGET_REDIS", "MQTT_BROKER", "POSTGRES", "PROMETHEUS"]
+        {
             variables.push((format!("{publish}_PUBLISH").leak(), "127.0.0.1:".to_owned()));
         }
         for trial in Trial::existing() {

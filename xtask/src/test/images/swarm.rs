@@ -171,7 +171,7 @@ impl<'a> Swarm<'a> {
 
     fn deploy(&self) -> Result<()> {
         let bridges: Vec<&Bridge> = self.destinations.iter().map(|(trial, _)| trial.bridge()).collect();
-        self.stack.deploy(&bridges, &self.test.swarm_settings())
+        self.stack.deploy(&bridges, &self.test.swarm_settings(), true)
     }
 
     fn under_load(&mut self) -> Result<()> {

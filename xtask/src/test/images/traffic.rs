@@ -32,6 +32,11 @@ impl Written {
         self.0.iter().flat_map(|(stream, ids)| ids.iter().map(move |id| (stream.as_str(), id)))
     }
 
+    /// The newest entry of a stream.
+    pub(super) fn last(&self, stream: &str) -> Option<&String> {
+        self.0.iter().find(|(name, _)| name == stream)?.1.last()
+    }
+
     fn streams_of(name: &str, streams: usize) -> Self {
         Self((0..streams).map(|number| (format!("device:{name}-{number}:stream"), Vec::new())).collect())
     }
