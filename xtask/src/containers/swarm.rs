@@ -36,7 +36,7 @@ pub(crate) struct Args {
     /// Which bridges, by their own name or their service's (otherwise all that have settings in deploy/swarm)
     #[arg(long, num_args = 1.., value_parser = catalog::parse)]
     bridges: Vec<&'static Bridge>,
-    /// Also Prometheus, at port 9090
+    /// Also Prometheus, at port 9090 of a manager
     #[arg(long)]
     monitoring: bool,
     #[command(flatten)]

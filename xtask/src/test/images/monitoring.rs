@@ -1,6 +1,7 @@
 //! Prometheus beside redis2redis: each query of the dashboard has an answer, and each alert fires when what it is about
 //! happens. It is the files that we ship, with shorter times.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
@@ -95,48 +96,54 @@ impl<'a> Scene<'a> {
     fn alerts(&self) -> Result<usize> {
         let mut untried: BTreeSet<String> = self.prometheus.alerts()?.into_iter().collect();
         ensure!(!untried.is_empty(), "Prometheus has read no alert rules");
-        let ours = format!("ALERTS{{job=\"{}\"}}", self.trial.bridge().name);
-        // Dead letters, memberships lost and what else is counted have been fine until now.
-        ensure!(self.prometheus.series(&ours)? == 0, "an alert fires before anything has happened");
-        let mut fired = |names: &[&str]| -> Result<()> {
+        let mut fires = |names: &[&str], act: &dyn Fn() -> Result<()>| -> Result<()> {
+            let firing = |name: &str| {
+                format!("ALERTS{{alertname=\"{name}\", alertstate=\"firing\", job=\"redis2redis\"}}")
+            };
             for name in names {
-                let firing =
-                    format!("ALERTS{{alertname=\"{name}\", alertstate=\"firing\", job=\"redis2redis\"}}");
-                self.prometheus.await_series(&firing, FIRES_WITHIN)?;
+                ensure!(
+                    self.prometheus.series(&firing(name))? == 0,
+                    "{name} fires before anything has happened"
+                );
+            }
+            act()?;
+            for name in names {
+                self.prometheus.await_series(&firing(name), FIRES_WITHIN)?;
                 untried.remove(*name);
                 println!("monitoring: {name} fired");
             }
             Ok(())
         };
-
-        self.refused()?;
-        fired(&["RedisSyncDeadLetters"])?;
+        fires(&["RedisSyncDeadLetters"], &|| self.refused())?;
 
         let held = "device:held:stream";
-        self.target()?.call(&["SET", held, "no stream"])?;
-        self.source()?.call(&["XADD", held, "*", "state", "running"])?;
-        fired(&["RedisSyncStreamsHeld", "RedisSyncNotReady"])?;
+        fires(&["RedisSyncStreamsHeld", "RedisSyncNotReady"], &|| {
+            self.target()?.call(&["SET", held, "no stream"])?;
+            self.source()?.call(&["XADD", held, "*", "state", "running"]).map(drop)
+        })?;
         self.target()?.call(&["DEL", held])?;
 
         // One that Prometheus does not see.
-        let hidden = self.hidden_replica()?;
-        fired(&["RedisSyncNoOwner"])?;
+        let hidden = format!("{}-hidden", self.test.name);
+        fires(&["RedisSyncNoOwner"], &|| self.replica(&hidden))?;
         self.docker(&["rm", "--force", &hidden])?;
 
-        self.forgotten()?;
-        fired(&["RedisSyncMembershipsLost"])?;
+        fires(&["RedisSyncMembershipsLost"], &|| self.forgotten())?;
 
-        self.docker(&["stop", "--time", "1", &self.target])?;
-        let backlog = traffic::write(&mut self.source()?, "backlog", 4_000)?;
-        fired(&["RedisSyncPendingTooOld", "RedisSyncLagGrowing"])?;
-        for stream in backlog.streams() {
-            self.source()?.call(&["XTRIM", stream, "MAXLEN", "10"])?;
-        }
-        fired(&["RedisSyncLostAtSource"])?;
+        let backlog = Cell::new(None);
+        fires(&["RedisSyncPendingTooOld", "RedisSyncLagGrowing"], &|| {
+            self.docker(&["stop", "--time", "1", &self.target])?;
+            backlog.set(Some(traffic::write(&mut self.source()?, "backlog", 4_000)?));
+            Ok(())
+        })?;
+        let backlog = backlog.take().context("it was written")?;
+        fires(&["RedisSyncLostAtSource"], &|| {
+            let trim = |stream| self.source()?.call(&["XTRIM", stream, "MAXLEN", "10"]).map(drop);
+            backlog.streams().try_for_each(trim)
+        })?;
         self.docker(&["start", &self.target])?;
 
-        self.docker(&["pause", &self.bridge])?;
-        fired(&["RedisSyncUnreachable"])?;
+        fires(&["RedisSyncUnreachable"], &|| self.docker(&["pause", &self.bridge]))?;
         self.docker(&["unpause", &self.bridge])?;
         ensure!(untried.is_empty(), "nothing made these fire: {untried:?}");
         Ok(self.prometheus.alerts()?.len())
@@ -172,8 +179,8 @@ impl<'a> Scene<'a> {
             .context("a counter has some value")
     }
 
-    fn hidden_replica(&self) -> Result<String> {
-        let name = format!("{}-hidden", self.test.name);
+    /// Another replica, without pages.
+    fn replica(&self, name: &str) -> Result<()> {
         let network = format!("{}_default", self.project.name());
         let conf = format!("{}:/app/conf:ro", self.test.conf(self.trial).display());
         let image = self.test.place.image(self.trial.bridge());
@@ -181,7 +188,7 @@ impl<'a> Scene<'a> {
             "run",
             "--detach",
             "--name",
-            &name,
+            name,
             "--network",
             &network,
             "--volume",
@@ -189,8 +196,7 @@ impl<'a> Scene<'a> {
             "--env",
             "ADMIN_ADDR=off",
         ];
-        engine::quietly(docker(&self.test.shell, &run).arg(image))?;
-        Ok(name)
+        engine::quietly(docker(&self.test.shell, &run).arg(image))
     }
 
     fn docker(&self, arguments: &[&str]) -> Result<()> {

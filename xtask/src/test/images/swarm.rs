@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::destination::Destination;
+use super::prometheus::Prometheus;
 use super::traffic::Load;
 use super::trial::{Kind, Trial};
 use super::{LOGIN, Test, compose};
@@ -18,6 +19,7 @@ use crate::containers::swarm::Stack;
 use crate::paths;
 use crate::process::wait_until;
 use crate::redis::{Redis, Reply};
+use crate::services::free_ports;
 
 /// Streams that the devices write to.
 const STREAMS: usize = 60;
@@ -37,7 +39,7 @@ pub(super) fn run(test: &Test) -> Result<usize> {
     let mut swarm = Swarm::start(test)?;
     swarm.under_load()?;
     swarm.stack.remove()?;
-    Ok(5)
+    Ok(6)
 }
 
 /// The stack and the swarm, if the test made it; called at the beginning and at the end, whatever happened.
@@ -175,6 +177,9 @@ impl<'a> Swarm<'a> {
     }
 
     fn under_load(&mut self) -> Result<()> {
+        let [port] = free_ports(1)?[..] else { bail!("one free port was asked for") };
+        self.stack.set("PROMETHEUS_PORT", &port.to_string());
+        let prometheus = Prometheus(port);
         self.stack.set("REDIS2MQTT_REPLICAS", "1");
         self.deploy()?;
         let load = Load::start(self.connect()?, "swarm", STREAMS, PAUSE);
@@ -184,8 +189,11 @@ impl<'a> Swarm<'a> {
             swarm.stack.scale("redis-mqtt-sync", 3)?;
             swarm.await_owners(3)
         })?;
+        prometheus.await_series("count(up{job=\"redis2mqtt\"} == 1) == 3", Duration::from_secs(60))?;
+        println!("swarm: Prometheus sees 3 replicas");
         self.stack = self.test.stack(&self.test.second())?;
         self.stack.set("REDIS2MQTT_REPLICAS", "3");
+        self.stack.set("PROMETHEUS_PORT", &port.to_string());
         self.step(&load, "updated all bridges, replica by replica", |swarm| {
             swarm.deploy()?;
             swarm.await_owners(3)
