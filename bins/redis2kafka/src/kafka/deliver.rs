@@ -76,11 +76,11 @@ impl Kafka {
     pub(crate) async fn connect(&self) -> Result<BoxFuture<'static, Lost>, Unreachable> {
         let before = self.session().clone();
         let session = match before.filter(|session| session.ended().is_none()) {
-            Some(session) if self.0.topics.an_open_one().is_some() => {
+            Some(session) => {
                 self.probe(&session).await?;
                 session
             }
-            _ => {
+            None => {
                 self.end();
                 let session = Session::connect(self.0.settings.client()).await?;
                 self.0.topics.close_all();
@@ -96,7 +96,7 @@ impl Kafka {
     async fn probe(&self, session: &Arc<Session>) -> Result<(), Unreachable> {
         match self.0.topics.an_open_one() {
             Some(topic) => session.ask_for(&topic).await.map(drop),
-            None => Err(session.unreachable("no broker can be reached")),
+            None => session.topics().await.map(drop),
         }
     }
 

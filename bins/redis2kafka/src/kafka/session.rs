@@ -154,13 +154,17 @@ impl Session {
         };
         match spawn_blocking(asked).await {
             Ok(Ok(error)) => {
-                // It answers: whatever was heard before is over.
-                *self.heard.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                self.is_answered();
                 Ok(error)
             }
             Ok(Err(error)) => Err(self.unreachable(&error.to_string())),
             Err(_) => Err(self.unreachable("the client library failed")),
         }
+    }
+
+    /// Whatever was heard before is over.
+    fn is_answered(&self) {
+        *self.heard.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// The topics that there are.
@@ -171,7 +175,11 @@ impl Session {
             Ok::<_, KafkaError>(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
         };
         match spawn_blocking(asked).await {
-            Ok(topics) => topics.map_err(|error| self.unreachable(&error.to_string())),
+            Ok(Ok(topics)) => {
+                self.is_answered();
+                Ok(topics)
+            }
+            Ok(Err(error)) => Err(self.unreachable(&error.to_string())),
             Err(_) => Err(self.unreachable("the client library failed")),
         }
     }
