@@ -14,6 +14,7 @@
 mod bench;
 mod bridge;
 mod check;
+mod containers;
 mod copies;
 mod demo;
 mod install;
@@ -55,6 +56,12 @@ enum Command {
     Bench(bench::Args),
     /// The PEM file for KAFKA_SSL_CA, of a Java trust store
     Truststore(truststore::Args),
+    /// Build the bridges' container images
+    Image(containers::image::Args),
+    /// Bridges in containers on this machine, with servers of their own or yours
+    Compose(containers::compose::Args),
+    /// Bridges in a Docker Swarm, several replicas of each
+    Swarm(containers::swarm::Args),
 }
 
 fn main() -> ExitCode {
@@ -75,5 +82,8 @@ fn run(command: &Command) -> Result<()> {
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Truststore(args) => truststore::run(args),
+        Command::Image(args) => containers::image::run(args),
+        Command::Compose(args) => containers::compose::run(args),
+        Command::Swarm(args) => containers::swarm::run(args),
     }
 }

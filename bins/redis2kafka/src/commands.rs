@@ -29,8 +29,20 @@ pub(crate) async fn check(
     }
     writeln!(out)?;
     let sink = sink(&loaded.settings);
-    let Settings { redis, streams, .. } = loaded.settings;
-    check::connect(redis, streams, &sink, arguments.all, &mut out).await
+    let Settings { redis, streams, topics, kafka, .. } = loaded.settings;
+    let ended = check::connect(redis, streams, &sink, arguments.all, &mut out).await?;
+    match Kafka::new(&kafka, None).absent(&topics.all()).await {
+        Ok(absent) => {
+            for topic in absent {
+                writeln!(
+                    out,
+                    "topic {topic} does not exist: its streams wait until it does, unless the brokers make it"
+                )?;
+            }
+        }
+        Err(unreachable) => writeln!(out, "the topics could not be looked at: {unreachable}")?,
+    }
+    Ok(ended)
 }
 
 pub(crate) async fn monitor(

@@ -93,6 +93,9 @@ fn mistakes_name_the_key_and_the_rule() {
         "must not set sasl.password: KAFKA_SASL_PASSWORD does",
     );
     check("KAFKA_CONFIG", r#"{"a": ["s3cret"]}"#, "must be a JSON object of texts, numbers, true and false");
+    check("KAFKA_CONFIG", r#"{"test.mock.num.brokers": 3}"#, "must not set test.mock.num.brokers");
+    check("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:99999", "host:port of some brokers");
+    check("KAFKA_BOOTSTRAP_SERVERS", "a:9092,b:x", "which b:x is not");
     check("KAFKA_COMPRESSION", "rar", "refused by librdkafka");
     check("KAFKA_PARTITIONER", "round", "refused by librdkafka");
     check("KAFKA_MAX_REQUEST_SIZE", "10", "from 1000 to 1000000000");

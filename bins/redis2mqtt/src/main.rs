@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use sync_core::payload::Encoder;
-use sync_core::program::{Program, Surroundings, operate, run_bridge};
+use sync_core::program::{Program, Surroundings, healthcheck, operate, run_bridge};
 use sync_core::run::run;
 
 use self::cli::{Cli, Command};
@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::DeadLetters(command) => {
             operate(PROGRAM, &inputs, async |loaded| commands::dead_letters(loaded, command).await)
         }
+        Command::Healthcheck => healthcheck::<Settings>(PROGRAM, &inputs),
         Command::Completions { shell } => {
             cli::print_completions(shell);
             ExitCode::SUCCESS

@@ -61,6 +61,8 @@ pub(crate) enum Command {
     /// See, deliver again and remove what was refused.
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
+    /// Ask the bridge that runs here whether it lives (/healthz on ADMIN_ADDR): for a container's health check.
+    Healthcheck,
     /// Print a completion script.
     Completions {
         /// For this shell.

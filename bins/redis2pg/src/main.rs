@@ -14,7 +14,7 @@ mod verify;
 use std::process::ExitCode;
 
 use sync_core::commands::monitor::MonitorArguments;
-use sync_core::program::{Program, Surroundings, operate, run_bridge};
+use sync_core::program::{Program, Surroundings, healthcheck, operate, run_bridge};
 use sync_core::run::{Bridge, run};
 use sync_core::settings::Inputs;
 
@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Command::DeadLetters(command) => {
             operate(PROGRAM, &inputs, async |loaded| commands::dead_letters(loaded, command).await)
         }
+        Command::Healthcheck => healthcheck::<Settings>(PROGRAM, &inputs),
         Command::Completions { shell } => {
             cli::print_completions(shell);
             ExitCode::SUCCESS

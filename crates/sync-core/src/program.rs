@@ -12,7 +12,7 @@ use tracing::Level;
 use tracing::level_filters::LevelFilter;
 
 use crate::bridge::Sink;
-use crate::commands::{CommandError, Ended};
+use crate::commands::{CommandError, Ended, healthcheck};
 use crate::rate_limit::RateLimiter;
 use crate::run::{Bridge, Live, Parts};
 use crate::settings::{
@@ -244,6 +244,18 @@ pub fn operate<T: BridgeSettings>(
         Ok(Err(error)) => failed(program, &error),
         Err(error) => {
             tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the bridge that runs beside this command, in the same container, lives.
+pub fn healthcheck<T: BridgeSettings>(program: Program, inputs: &Inputs) -> ExitCode {
+    match healthcheck::run::<T>(inputs, &mut std::io::stdout()) {
+        Ok(ended) => ended.into(),
+        Err(error) => {
+            failed(program, &error);
+            // Docker knows 0 and 1, and reserves 2.
             ExitCode::FAILURE
         }
     }

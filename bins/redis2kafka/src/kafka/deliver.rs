@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join, join_all};
+use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use sync_core::bridge::{Delivery, Fate, Lost, Unreachable};
 use sync_core::telemetry::health::{Health, Severity};
@@ -23,6 +24,10 @@ use super::{Batch, Line};
 /// Longer records go alone, so that no batch is refused for a limit of 1 MB, which brokers have by default, and those in
 /// it are not sent twice.
 const LONG: usize = 900_000;
+/// Batches do not become smaller than that.
+const SMALLEST_BATCH: usize = 1000;
+/// Between two words about refused batches.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// Longer than this nobody waits for a confirmation without being told.
 const STALLED: Duration = Duration::from_secs(30);
 
@@ -39,6 +44,10 @@ struct Inner {
     under_way: Mutex<BTreeMap<u64, Instant>>,
     health: Option<Health>,
     stalled: AtomicBool,
+    /// A batch was refused for its size.
+    too_large: AtomicBool,
+    /// When it was last said that one was refused.
+    told: Mutex<Option<Instant>>,
 }
 
 impl Kafka {
@@ -52,6 +61,8 @@ impl Kafka {
             under_way: Mutex::default(),
             health,
             stalled: AtomicBool::new(false),
+            too_large: AtomicBool::new(false),
+            told: Mutex::default(),
         }))
     }
 
@@ -64,12 +75,12 @@ impl Kafka {
     /// resolves when no broker can be reached any more, or they have ended.
     pub(crate) async fn connect(&self) -> Result<BoxFuture<'static, Lost>, Unreachable> {
         let before = self.session().clone();
-        let session = match before.filter(|session| session.fatal().is_none()) {
-            Some(session) if self.0.topics.an_open_one().is_some() => {
+        let session = match before.filter(|session| session.ended().is_none()) {
+            Some(session) => {
                 self.probe(&session).await?;
                 session
             }
-            _ => {
+            None => {
                 self.end();
                 let session = Session::connect(self.0.settings.client()).await?;
                 self.0.topics.close_all();
@@ -85,11 +96,11 @@ impl Kafka {
     async fn probe(&self, session: &Arc<Session>) -> Result<(), Unreachable> {
         match self.0.topics.an_open_one() {
             Some(topic) => session.ask_for(&topic).await.map(drop),
-            None => Err(session.unreachable("no broker can be reached")),
+            None => session.topics().await.map(drop),
         }
     }
 
-    async fn lost(self, session: Arc<Session>) -> Lost {
+    async fn lost(self, mut session: Arc<Session>) -> Lost {
         let since = Instant::now();
         let mut look = interval(STALLED / 6);
         loop {
@@ -103,14 +114,15 @@ impl Kafka {
             if !self.session().as_ref().is_some_and(|current| Arc::ptr_eq(current, &session)) {
                 return Lost { reason: "closed".into(), by_conflict: false };
             }
-            if let Some((code, reason)) = session.fatal() {
+            if let Some((Code::GaplessGuarantee, reason)) = session.main_ended()
+                && let Ok(renewed) = self.renew(&session, &reason)
+            {
+                session = renewed;
+                continue;
+            }
+            if let Some((code, reason)) = session.ended() {
                 session.give_up();
-                let reason = match code {
-                    Code::GaplessGuarantee => {
-                        format!("a batch was refused, and its records are sent again, one by one: {reason}")
-                    }
-                    code => format!("the producer ended: {}: {reason}", words(code)),
-                };
+                let reason = format!("the producer ended: {}: {reason}", words(code));
                 return Lost { reason, by_conflict: false };
             }
             // A connection that ended is no outage, if another one can be made.
@@ -118,6 +130,29 @@ impl Kafka {
                 return Lost { reason: unreachable.reason, by_conflict: false };
             }
         }
+    }
+
+    /// A batch was refused, and that ended the main producer: another one takes its place at once. Where it was refused for
+    /// its size, the next ones are smaller.
+    fn renew(&self, session: &Arc<Session>, reason: &str) -> Result<Arc<Session>, KafkaError> {
+        let too_large = self.0.too_large.swap(false, Ordering::Relaxed);
+        let before = session.batch_size();
+        let batch_size = if too_large { (before / 2).max(SMALLEST_BATCH) } else { before };
+        let renewed = session.renewed(batch_size)?;
+        let told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner).replace(Instant::now());
+        if told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
+            tracing::warn!(
+                batch_size,
+                "a batch was refused, and its records are sent again, one by one: {reason}"
+            );
+        } else {
+            tracing::debug!(batch_size, "another batch was refused: {reason}");
+        }
+        // What it still had gets its fates when the next one is in place: what is handed over then goes there.
+        *self.session() = Some(renewed.clone());
+        self.0.topics.close_all();
+        session.give_up_main();
+        Ok(renewed)
     }
 
     /// Nothing here times out; so that nobody waits in silence for what will not come, it is told.
@@ -136,6 +171,13 @@ impl Kafka {
         }
     }
 
+    /// Of these topics, those that are not there. Makes none.
+    pub(crate) async fn absent<'a>(&self, topics: &[&'a str]) -> Result<Vec<&'a str>, Unreachable> {
+        let session = Session::connect(self.0.settings.client()).await?;
+        let there = session.topics().await?;
+        Ok(topics.iter().copied().filter(|topic| !there.contains(*topic)).collect())
+    }
+
     /// Hands a batch of so many records over. What is in no line is [`Fate::Unknown`].
     pub(crate) fn deliver(&self, batch: Arc<dyn Batch>, count: usize, lines: Vec<Line>) -> Delivery {
         let mut fates = vec![Fate::Unknown; count];
@@ -145,6 +187,7 @@ impl Kafka {
         let lines: Arc<[Line]> = lines.into();
         let with_care = |line: &Line| {
             !self.0.topics.is_open(&line.topic)
+                || !session.has_proven(&line.name)
                 // As JSON and in base64 it may become longer.
                 || line.records.iter().any(|&at| batch.size(at) > LONG / 2)
         };
@@ -191,11 +234,10 @@ impl Kafka {
         .boxed()
     }
 
-    /// Ends the connection, after the reports of what was sent.
+    /// Ends the connection. What was sent and has no report yet gets none any more.
     pub(crate) async fn disconnect(&self) {
         let session = self.session().take();
         if let Some(session) = session {
-            session.clone().flush().await;
             session.give_up();
         }
     }
@@ -226,7 +268,12 @@ impl Kafka {
     fn failed(&self, line: &Line, code: Code) {
         self.0.lines.undone(&line.name);
         match blame(code) {
-            Blame::Record => self.0.lines.suspect(&line.name, true),
+            Blame::Record => {
+                if code != Code::InvalidTimestamp {
+                    self.0.too_large.store(true, Ordering::Relaxed);
+                }
+                self.0.lines.suspect(&line.name, true);
+            }
             Blame::Topic => self.0.topics.refused(&line.topic),
             Blame::Nobody | Blame::Room => {}
         }
@@ -269,6 +316,10 @@ impl Sending {
     fn flight(&self) -> Arc<Flight> {
         let (kafka, lines) = (self.kafka.clone(), self.lines.clone());
         Flight::new(move |line, code| kafka.failed(&lines[line], code))
+    }
+
+    fn together(&self) -> Together {
+        Together { flight: self.flight(), sent: Vec::new() }
     }
 
     /// Hands a record to the main producer.
@@ -321,13 +372,24 @@ impl Sending {
             return line.records.iter().map(|&at| (at, fate.clone())).collect();
         }
         let mut fates = Vec::with_capacity(line.records.len());
-        let mut together = Together { flight: self.flight(), sent: Vec::new() };
+        let mut together = self.together();
         let suspect = known.is_suspect(&line.name);
         let mut value = Vec::new();
         for &at in &line.records {
             if !suspect && !kafka.0.topics.refuses(&line.topic) && self.batch.size(at) <= LONG / 2 {
                 match self.send(&together.flight, index, at, &mut value) {
-                    Sent::Yes => together.sent.push(at),
+                    Sent::Yes => {
+                        together.sent.push(at);
+                        if !session.has_proven(&line.name) {
+                            // Nothing of the line goes behind its first one, until that got there.
+                            let first = std::mem::replace(&mut together, self.together());
+                            fates.extend(first.land().await);
+                            if known.is_undone(&line.name) {
+                                break;
+                            }
+                            session.prove(&line.name);
+                        }
+                    }
                     Sent::Never(fate) => fates.push((at, fate)),
                     Sent::NotNow(fate) => {
                         fates.push((at, fate));

@@ -3,7 +3,7 @@
 //!
 //! A line goes *straight* as long as nothing is known against it: its records are sent at once, behind those of earlier
 //! batches, and the main producer keeps their order. It goes with *care* when a record of it was refused in a batch of
-//! several, when one is long, or when its topic is not known to take records: then a task of its own ([`Care`]) sends it,
+//! several, when one is long, when its topic is not known to take records, or when the producer is new to it: then a task of its own ([`Care`]) sends it,
 //! behind what was handed over before, record by record if need be; and so does another one with whatever is handed over
 //! before that task has sent all it has.
 

@@ -8,7 +8,8 @@
 //! Long records go that way too, and those to a topic that does not take any.
 //!
 //! **Order.** Records of one line (a stream) are sent in the order in which they were handed over, by one producer or the
-//! other, never by both at a time (`lines.rs`). None is sent once an earlier one of its line has come back undone.
+//! other, never by both at a time (`lines.rs`), and the first one of a line by a new producer alone (`session.rs`:
+//! *proven*). None is sent once an earlier one of its line has come back undone.
 
 mod deliver;
 mod fault;

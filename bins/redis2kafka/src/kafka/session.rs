@@ -1,6 +1,7 @@
 //! The two producers, from their making until they are given up, and what they hear from the brokers.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -11,8 +12,9 @@ use rdkafka::producer::{
 };
 use rdkafka::types::RDKafkaErrorCode as Code;
 use sync_core::bridge::Unreachable;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 
 use super::fault::{needs_human, words};
 use super::flight::Ticket;
@@ -21,8 +23,12 @@ use super::{Head, Line};
 
 /// An answer from the brokers may take so long.
 pub(super) const ANSWER: Duration = Duration::from_secs(5);
-/// What was confirmed may still be on its way here when the producers end.
-const LAST_REPORTS: Duration = Duration::from_secs(1);
+/// Brokers remember a producer for much longer.
+const PROOF: Duration = Duration::from_secs(3600);
+/// Questions under way at a time.
+const ASKS: usize = 16;
+/// librdkafka's own.
+const BATCH_SIZE: usize = 1_000_000;
 
 /// Many records a request, and when one is refused, an end to all.
 const MAIN: [(&str, &str); 3] =
@@ -33,11 +39,15 @@ const SOLO: [(&str, &str); 2] = [("linger.ms", "0"), ("batch.num.messages", "1")
 /// See the module.
 pub(super) struct Session {
     main: Producer,
-    /// Made when it is needed.
-    solo: OnceLock<Result<Producer, KafkaError>>,
+    /// Made when it is needed, and kept when the main one is replaced.
+    solo: Arc<OnceLock<Result<Producer, KafkaError>>>,
     /// What every client of it is made with.
     config: ClientConfig,
     heard: Arc<Heard>,
+    /// One permit for each question that may be asked at a time: each waits on a thread of its own.
+    asks: Arc<Semaphore>,
+    /// Lines of which the main producer got a record through, and when that is known to have been at the latest.
+    proven: Mutex<HashMap<Arc<str>, Instant>>,
 }
 
 /// What both producers have heard.
@@ -66,7 +76,14 @@ impl Session {
             reason: format!("the client library refuses the settings: {error}"),
             needs_human: true,
         })?;
-        let session = Arc::new(Self { main, solo: OnceLock::new(), config, heard });
+        let session = Arc::new(Self {
+            main,
+            solo: Arc::default(),
+            config,
+            heard,
+            proven: Mutex::default(),
+            asks: Arc::new(Semaphore::new(ASKS)),
+        });
         let asked = session.clone();
         let cluster = spawn_blocking(move || asked.main.get().client().fetch_cluster_id(ANSWER)).await;
         match cluster.ok().flatten() {
@@ -79,6 +96,25 @@ impl Session {
         &self.config
     }
 
+    /// With another main producer, which sends batches of at most so many bytes; the brokers are there.
+    pub(super) fn renewed(&self, batch_size: usize) -> Result<Arc<Self>, KafkaError> {
+        let mut config = self.config.clone();
+        config.set("batch.size", batch_size.to_string());
+        Ok(Arc::new(Self {
+            main: make(&config, &MAIN, &self.heard)?,
+            solo: self.solo.clone(),
+            config,
+            heard: self.heard.clone(),
+            asks: self.asks.clone(),
+            proven: Mutex::default(),
+        }))
+    }
+
+    /// The most bytes that it sends in a batch of several records.
+    pub(super) fn batch_size(&self) -> usize {
+        self.config.get("batch.size").and_then(|size| size.parse().ok()).unwrap_or(BATCH_SIZE)
+    }
+
     /// What keeps it from the brokers, as far as it has heard.
     pub(super) fn unreachable(&self, otherwise: &str) -> Unreachable {
         match self.heard.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone() {
@@ -87,13 +123,19 @@ impl Session {
         }
     }
 
+    /// Why the main producer has ended, if it has.
+    pub(super) fn main_ended(&self) -> Option<(Code, String)> {
+        self.main.get().client().fatal_error()
+    }
+
     /// Why it is of no use any more, if it is.
-    pub(super) fn fatal(&self) -> Option<(Code, String)> {
-        let solo = self.solo.get().and_then(|solo| solo.as_ref().ok());
-        [Some(&self.main), solo]
-            .into_iter()
-            .flatten()
-            .find_map(|producer| producer.get().client().fatal_error())
+    pub(super) fn ended(&self) -> Option<(Code, String)> {
+        let solo = self.solo().and_then(|solo| solo.get().client().fatal_error());
+        self.main_ended().or(solo)
+    }
+
+    fn solo(&self) -> Option<&Producer> {
+        self.solo.get().and_then(|solo| solo.as_ref().ok())
     }
 
     /// Returns when something went wrong since it was asked last, or the session was given up.
@@ -104,6 +146,7 @@ impl Session {
     /// Asks the brokers for a topic: the error that they have for it.
     pub(super) async fn ask_for(self: &Arc<Self>, topic: &Arc<str>) -> Result<Option<Code>, Unreachable> {
         let (session, name) = (self.clone(), topic.clone());
+        let _permit = self.asks.acquire().await;
         let asked = move || {
             let metadata = session.main.get().client().fetch_metadata(Some(&name), ANSWER)?;
             let error = metadata.topics().first().and_then(|topic| topic.error());
@@ -111,13 +154,57 @@ impl Session {
         };
         match spawn_blocking(asked).await {
             Ok(Ok(error)) => {
-                // It answers: whatever was heard before is over.
-                *self.heard.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                self.is_answered();
                 Ok(error)
             }
             Ok(Err(error)) => Err(self.unreachable(&error.to_string())),
             Err(_) => Err(self.unreachable("the client library failed")),
         }
+    }
+
+    /// Whatever was heard before is over.
+    fn is_answered(&self) {
+        *self.heard.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The topics that there are.
+    pub(super) async fn topics(self: &Arc<Self>) -> Result<HashSet<String>, Unreachable> {
+        let session = self.clone();
+        let asked = move || {
+            let metadata = session.main.get().client().fetch_metadata(None, ANSWER)?;
+            Ok::<_, KafkaError>(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
+        };
+        match spawn_blocking(asked).await {
+            Ok(Ok(topics)) => {
+                self.is_answered();
+                Ok(topics)
+            }
+            Ok(Err(error)) => Err(self.unreachable(&error.to_string())),
+            Err(_) => Err(self.unreachable("the client library failed")),
+        }
+    }
+
+    /// Whether the broker of a line's partition knows the main producer, and so refuses what comes behind a batch that it
+    /// refused. Of a producer that it does not know, or has forgotten (`producer.id.expiration.ms`, a day), it takes a batch
+    /// with any sequence number.
+    pub(super) fn has_proven(&self, line: &str) -> bool {
+        self.proven().get_mut(line).is_some_and(|at| {
+            let age = at.elapsed();
+            if age > PROOF / 6 && age < PROOF {
+                // It is sent to now: either that gets there, or the producer ends.
+                *at = Instant::now();
+            }
+            age < PROOF
+        })
+    }
+
+    /// A record of the line got there.
+    pub(super) fn prove(&self, line: &Arc<str>) {
+        self.proven().insert(line.clone(), Instant::now());
+    }
+
+    fn proven(&self) -> MutexGuard<'_, HashMap<Arc<str>, Instant>> {
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hands a record to the main producer.
@@ -152,16 +239,15 @@ impl Session {
     /// Nothing more is sent: what has no report gets one, and who waits for its end hears of it.
     pub(super) fn give_up(&self) {
         self.heard.something.notify_one();
-        let solo = self.solo.get().and_then(|solo| solo.as_ref().ok());
-        for producer in [Some(&self.main), solo].into_iter().flatten() {
-            producer.get().purge(PurgeConfig::default().queue().inflight());
+        self.give_up_main();
+        if let Some(solo) = self.solo() {
+            solo.get().purge(PurgeConfig::default().queue().inflight());
         }
     }
 
-    /// Waits for the reports of what was sent.
-    pub(super) async fn flush(self: Arc<Self>) {
-        let flushed = spawn_blocking(move || self.main.get().flush(LAST_REPORTS)).await;
-        tracing::debug!(?flushed, "the producer ends");
+    /// The same of the main producer alone.
+    pub(super) fn give_up_main(&self) {
+        self.main.get().purge(PurgeConfig::default().queue().inflight());
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 use sync_core::bridge::Fate;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::fault::words;
@@ -15,12 +16,32 @@ use super::session::Session;
 /// A topic that the brokers make by themselves is there after that.
 const MAKING: Duration = Duration::from_secs(2);
 
+/// Who asks for a topic sooner than this after another gets the same answer.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
 /// Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Topics(Arc<Mutex<HashMap<Arc<str>, State>>>);
+pub(super) struct Topics(Arc<Inner>);
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug)]
+struct Inner {
+    states: Mutex<HashMap<Arc<str>, State>>,
+    /// Asking how long a topic keeps its records takes a client of its own: one at a time.
+    retention: Semaphore,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self { states: Mutex::default(), retention: Semaphore::new(1) }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
 struct State {
+    /// Held by who asks for it, on behalf of all its lines.
+    asking: Arc<tokio::sync::Mutex<()>>,
+    /// What it was like when it was asked for last, if it was not there to be written to.
+    last: Option<(Instant, Fate)>,
     /// How long it keeps its records; `None` as long as that was not asked for.
     retention: Option<Retention>,
     /// The brokers have it.
@@ -107,32 +128,42 @@ impl Topics {
 
     /// Asks for it where that was not done yet; `Err` is what becomes of its records.
     pub(super) async fn open(&self, session: &Arc<Session>, topic: &Arc<str>) -> Result<(), Fate> {
-        if self.states().get(topic).is_some_and(|state| state.open) {
-            return Ok(());
+        let asking = self.states().entry(topic.clone()).or_default().asking.clone();
+        let _one_of_them = asking.lock().await;
+        if let Some(state) = self.states().get(topic) {
+            match &state.last {
+                _ if state.open => return Ok(()),
+                Some((at, fate)) if at.elapsed() < ASK_AGAIN => return Err(fate.clone()),
+                _ => {}
+            }
         }
         let Ok(answer) = session.ask_for(topic).await else { return Err(Fate::Unknown) };
-        let is_absent = answer == Some(Code::UnknownTopicOrPartition);
-        let mut may_come = false;
-        self.change(topic, |state| {
-            state.open = answer.is_none();
-            state.absent = is_absent.then(|| state.absent.unwrap_or_else(Instant::now));
-            may_come = state.absent.is_some_and(|since| since.elapsed() < MAKING);
-        });
-        match answer {
+        let mut states = self.states();
+        let state = states.entry(topic.clone()).or_default();
+        let now = Instant::now();
+        let absent = state.absent.get_or_insert(now).elapsed();
+        let fate = match answer {
             None => {
+                (state.open, state.absent, state.last) = (true, None, None);
+                drop(states);
                 self.ask_for_retention(session, topic);
-                Ok(())
+                return Ok(());
             }
             // Asking for it makes it, where the brokers make topics by themselves; that takes a moment.
-            Some(Code::UnknownTopicOrPartition) if may_come => {
-                Err(Fate::Busy(format!("topic {topic} does not exist (yet)")))
+            Some(Code::UnknownTopicOrPartition) if absent < MAKING => {
+                Fate::Busy(format!("topic {topic} does not exist (yet)"))
             }
-            Some(Code::LeaderNotAvailable) => Err(Fate::Busy(format!("topic {topic} has no leader (yet)"))),
-            Some(Code::UnknownTopicOrPartition) => Err(Fate::Held(format!(
+            Some(Code::UnknownTopicOrPartition) => Fate::Held(format!(
                 "topic {topic} does not exist, and the brokers do not make it (auto.create.topics.enable): create it"
-            ))),
-            Some(code) => Err(Fate::Held(of_topic(topic, code))),
+            )),
+            Some(Code::LeaderNotAvailable) => Fate::Busy(format!("topic {topic} has no leader (yet)")),
+            Some(code) => Fate::Held(of_topic(topic, code)),
+        };
+        if answer != Some(Code::UnknownTopicOrPartition) {
+            state.absent = None;
         }
+        state.last = Some((now, fate.clone()));
+        Err(fate)
     }
 
     /// Once, beside what is sent: it only serves to warn.
@@ -143,6 +174,7 @@ impl Topics {
         self.change(topic, |state| state.retention = Some(Retention::Unknown));
         let (topics, topic, config) = (self.clone(), topic.clone(), session.config().clone());
         tokio::spawn(async move {
+            let _permit = topics.0.retention.acquire().await;
             if let Some(most) = retention::of(&config, &topic).await {
                 topics.change(&topic, |state| state.retention = Some(Retention::Of(most)));
             }
@@ -154,7 +186,7 @@ impl Topics {
     }
 
     fn states(&self) -> MutexGuard<'_, HashMap<Arc<str>, State>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -15,6 +15,7 @@ mod buffer;
 mod buffer_crash;
 mod cleanup;
 mod crash;
+mod first_batch;
 mod harness;
 mod library;
 mod order;

@@ -106,3 +106,32 @@ fn an_unknown_topic_is_waited_for_and_other_topics_go_on() {
     scene.wait_settled(0, "a");
     scene.end(&["does not exist, and the brokers do not make it"]);
 }
+
+/// Neither the other streams nor the bridge's health suffer from what one stream holds.
+#[test]
+fn many_records_that_a_topic_refuses_hold_nobody_up() {
+    let brokers = Brokers::shared();
+    let topic = test_kit::unique("small-");
+    brokers.create(&topic, 1, &[("max.message.bytes", "50000")]);
+    let source = Redis::start();
+    let streams = test_kit::writer::targets(10);
+    let mut ledger = test_kit::writer::write(&source, &streams, 3000);
+    for number in 1..=40 {
+        let refused = number % 2 == 0;
+        let value = "x".repeat(if refused { 60_000 } else { 100 });
+        let id = source.ask(0, &["XADD", "poison", "*", "v", &value]).text();
+        if !refused {
+            ledger.wrote("poison", &id);
+        }
+    }
+    let scene = Scene::between(source, brokers, topic, |setup| {
+        setup.set("KAFKA_COMPRESSION", "none").set("KAFKA_BACKOFF_BASE", "1").set("KAFKA_BACKOFF_MAX", "30")
+    });
+    crate::harness::wait_all_settled(&scene.source, &scene.bridge, &streams);
+    scene.wait_settled(0, "poison");
+    let tally = ledger.tally(&scene.brokers.arrivals(&scene.topic));
+    assert!(tally.complete() && tally.out_of_order.is_empty(), "{tally:#?}");
+    assert_eq!(scene.source.letters(0, "poison").len(), 20);
+    assert!(scene.bridge.lines_with("is back after").is_empty(), "{:#?}", scene.bridge.lines());
+    scene.end(&[]);
+}

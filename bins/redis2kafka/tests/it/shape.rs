@@ -106,11 +106,20 @@ fn check_says_what_would_be_read() {
     let (source, brokers) = (Redis::start(), Brokers::shared());
     let topic = brokers.topic(1);
     source.ask(0, &["XADD", "s", "*", "a", "1"]);
-    let mut check = crate::harness::setup(&source, &brokers, &topic).arg("check").arg("--connect").start();
+    let setup = crate::harness::setup(&source, &brokers, &topic);
+    let mut check =
+        setup.set("STREAM_TARGET_TOPIC_MAP", r#"{"x": "not-there"}"#).arg("check").arg("--connect").start();
     let (code, _) = check.wait_exit();
     let out = check.stdout();
     assert_eq!(code, Some(0), "{out}");
-    for part in ["KAFKA_BOOTSTRAP_SERVERS", "KAFKA_CONFIG", &topic, "Kafka brokers at", "s"] {
+    for part in [
+        "KAFKA_BOOTSTRAP_SERVERS",
+        "KAFKA_CONFIG",
+        &topic,
+        "Kafka brokers at",
+        "topic not-there does not exist",
+        "s",
+    ] {
         assert!(out.contains(part), "{part}: {out}");
     }
     wait_until("nothing was sent", || (), || brokers.read(&topic).is_empty());

@@ -1,4 +1,4 @@
-//! What an operator asks of a bridge besides running it: `check`, `monitor` and `dead-letters`. Every bridge has them;
+//! What an operator asks of a bridge besides running it: `check`, `monitor`, `dead-letters` and `healthcheck`. Every bridge has them;
 //! none of them names a destination. They write to whatever they are given, make one attempt at each server, and never
 //! sleep or retry: a person is there to try again. Only [`monitor`] goes on until it is told to end.
 //!
@@ -9,6 +9,7 @@
 
 pub mod check;
 pub mod dead_letters;
+pub mod healthcheck;
 pub mod monitor;
 mod permissions;
 mod replay;

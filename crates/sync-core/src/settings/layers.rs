@@ -67,8 +67,8 @@ impl Inputs {
         }
     }
 
-    /// A variable of the environment that is no setting.
-    pub(super) fn variable(&self, name: &str) -> Option<&str> {
+    /// A variable of the environment, as it is there.
+    pub(crate) fn variable(&self, name: &str) -> Option<&str> {
         self.environment.get(name)?.to_str()
     }
 }
