@@ -34,7 +34,6 @@ const PASSWORD: &str = "of # the source's";
 const REDIS: (&str, &str) = ("REDIS_IMAGE", "redis:7");
 
 pub(super) fn run(test: &Test) -> Result<usize> {
-    Trial::ensure_all()?;
     test.join_swarm()?;
     let mut swarm = Swarm::start(test)?;
     swarm.under_load()?;

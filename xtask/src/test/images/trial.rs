@@ -85,6 +85,9 @@ const TRIALS: [Trial; 3] = [
     },
 ];
 
+/// Bridges whose entries nobody follows here yet: there is no stand-in for Kafka. Their images are built and asked.
+const WITHOUT_TRIAL: [&str; 2] = ["redis2kafka", "mqtt2kafka"];
+
 impl Server {
     /// The setting of its port.
     pub(super) fn port_setting(&self) -> String {
@@ -109,13 +112,15 @@ impl Trial {
         TRIALS.iter().filter(|trial| trial.bridge().exists())
     }
 
-    /// An error names the bridges that nobody has written a trial for.
+    /// An error names the bridges that nobody has written a trial for, and nobody knows of.
     pub(super) fn ensure_all() -> Result<()> {
-        let untried: Vec<_> = catalog::existing()
-            .map(|bridge| bridge.name)
-            .filter(|name| !TRIALS.iter().any(|trial| trial.name == *name))
-            .collect();
-        ensure!(untried.is_empty(), "no trial in xtask/src/test/images/trial.rs: {}", untried.join(", "));
+        let is_tried = |name: &str| TRIALS.iter().any(|trial| trial.name == name);
+        let untried = catalog::existing().map(|bridge| bridge.name).filter(|name| !is_tried(name));
+        let (known, unknown): (Vec<_>, Vec<_>) = untried.partition(|name| WITHOUT_TRIAL.contains(name));
+        ensure!(unknown.is_empty(), "no trial in xtask/src/test/images/trial.rs: {}", unknown.join(", "));
+        if !known.is_empty() {
+            println!("built, and not tried with servers: {}", known.join(", "));
+        }
         Ok(())
     }
 
