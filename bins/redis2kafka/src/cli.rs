@@ -43,6 +43,8 @@ pub(crate) enum Command {
         /// Of this topic only.
         topic: Option<String>,
     },
+    /// Ask the bridge that runs here whether it lives (/healthz on ADMIN_ADDR): for a container's health check.
+    Healthcheck,
     /// Print a completion script.
     Completions {
         /// For this shell.

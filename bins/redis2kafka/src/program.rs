@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use sync_core::program::{Program, Surroundings, operate, run_bridge};
+use sync_core::program::{Program, Surroundings, healthcheck, operate, run_bridge};
 use sync_core::run::run;
 
 use crate::buffer::{BufferSink, SHARDS, Sender, Wake};
@@ -42,6 +42,7 @@ pub fn main() -> ExitCode {
         Command::Sync { topic } => {
             operate(PROGRAM, &inputs, async |loaded| commands::sync(loaded, topic).await)
         }
+        Command::Healthcheck => healthcheck::<Settings>(PROGRAM, &inputs),
         Command::Completions { shell } => {
             cli::print_completions(shell);
             ExitCode::SUCCESS
