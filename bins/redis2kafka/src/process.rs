@@ -134,9 +134,21 @@ async fn reach(
     while let Some((stream, goal)) = goals.first_key_value() {
         let (key, group, goal) = (stream.key.clone(), group.to_owned(), *goal);
         let look = async move |client: Client| {
-            let Some(standing) = groups::standing(&client, &key, &group).await? else { return Ok(false) };
-            if standing.delivered < goal || standing.pending == 0 {
-                return Ok(standing.delivered >= goal);
+            let Some(standing) = groups::standing(&client, &key, &group).await? else {
+                // The stream may be gone, and then there is nothing to wait for.
+                return Ok(entries::facts(&client, &key).await?.is_none());
+            };
+            if standing.delivered < goal {
+                // What was deleted meanwhile, or is none of the entries that the newest ID speaks of, will not come.
+                let after = format!("({}", standing.delivered);
+                let left: Value =
+                    client.xrange(&key[..], after.as_str(), goal.to_string().as_str(), Some(1)).await?;
+                if matches!(left, Value::Array(left) if !left.is_empty()) {
+                    return Ok(false);
+                }
+            }
+            if standing.pending == 0 {
+                return Ok(true);
             }
             let up_to = goal.to_string();
             let pending: Value = client.xpending(&key[..], &group, ("-", up_to.as_str(), 1u64)).await?;

@@ -76,6 +76,8 @@ impl Act {
             let map = TOPIC_MAP.map(|(pattern, topic)| format!("\"{pattern}\": \"{}\"", self.topic(topic)));
             variables.push(("STREAM_TARGET_TOPIC_MAP".to_owned(), format!("{{{}}}", map.join(", "))));
             variables.push(("KAFKA_TOPIC".to_owned(), self.topic(OTHER_TOPIC)));
+            // All bridges read the same streams here, and a group that is made later still wants their first entries.
+            variables.push(("STREAM_CLEANUP".to_owned(), "ack".to_owned()));
         }
         if self.buffered {
             variables.push(("STREAM_CONSUMER_GROUP".to_owned(), self.group().to_owned()));

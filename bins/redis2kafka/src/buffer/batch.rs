@@ -94,6 +94,9 @@ pub(super) fn send(
 impl Sent {
     fn has(self, fates: &[Fate]) -> Part {
         let Self { queue, messages, from, mut settling } = self;
+        if let Some(reason) = refused_alike(&fates[from..][..messages.len()]) {
+            return Part { queue, back: Some(Fate::Held(reason)), settling, why: None };
+        }
         let (mut back, mut why) = (None, None);
         for ((id, digest), fate) in messages.into_iter().zip(&fates[from..]) {
             match fate {
@@ -111,6 +114,16 @@ impl Sent {
             }
         }
         Part { queue, back, settling, why }
+    }
+}
+
+/// Several messages, all refused for one reason: it is the topic that is wrong, not the messages.
+fn refused_alike(fates: &[Fate]) -> Option<String> {
+    match fates {
+        [Fate::Refused(reason), rest @ ..] if !rest.is_empty() => {
+            rest.iter().all(|fate| *fate == fates[0]).then(|| reason.clone())
+        }
+        _ => None,
     }
 }
 
@@ -151,5 +164,25 @@ impl Batch for Messages {
     fn size(&self, at: usize) -> usize {
         let Stored { headers, value, .. } = &self.0[at];
         value.len() + headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_batch_refused_alike_is_the_topics_fault() {
+        let refused = |reason: &str| Fate::Refused(reason.to_owned());
+        assert_eq!(refused_alike(&[refused("a"), refused("a")]).as_deref(), Some("a"));
+        for fates in [
+            vec![refused("a")],
+            vec![refused("a"), refused("b")],
+            vec![refused("a"), Fate::Delivered],
+            vec![Fate::Unfit("a".into()), Fate::Unfit("a".into())],
+            vec![],
+        ] {
+            assert_eq!(refused_alike(&fates), None, "{fates:?}");
+        }
     }
 }

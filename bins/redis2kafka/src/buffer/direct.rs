@@ -70,6 +70,7 @@ mod tests {
     use test_kit::kafka::Brokers;
     use test_kit::redis::Redis;
 
+    use super::super::books::Settling;
     use super::super::run_dry;
     use super::*;
     use crate::kafka::Kafka;
@@ -105,5 +106,26 @@ mod tests {
         assert_eq!(found, values);
         assert!(of_topic.iter().all(|record| record.key.as_deref() == Some("device:7")));
         assert_eq!(of_other.len(), 1);
+    }
+
+    /// It was replaced since it was sent: Kafka has the other one.
+    #[test]
+    fn a_message_is_marked_only_with_its_own_digest() {
+        let buffer = Redis::start();
+        let inputs = Inputs::new::<&str, &str>([], "none")
+            .set("TARGET_REDIS_HOST", "127.0.0.1")
+            .set("TARGET_REDIS_PORT", &buffer.port.to_string());
+        let target = Settings::load(&inputs).unwrap().settings.buffer.expect("it is set");
+        let direct = Direct::of(&target).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let key = runtime.block_on(direct.store("t", "device", b"new")).unwrap();
+        let key = MessageKey::parse(&key).unwrap();
+        let settle = |value: &[u8]| {
+            let settling = Settling { synced: vec![(key.id, Digest::of_value(value))], refused: Vec::new() };
+            runtime.block_on(direct.books.settle(&key.queue, &settling)).unwrap();
+            runtime.block_on(direct.books.unsynced()).unwrap()
+        };
+        assert_eq!(settle(b"old"), 1);
+        assert_eq!(settle(b"new"), 0);
     }
 }

@@ -144,6 +144,7 @@ impl Sender {
 
     /// Until a stop is requested, and what is under way then has landed.
     pub(crate) async fn run(self, mut shards: Databases) {
+        let _vital = Vital;
         let Self { kafka, mut drain, books, wake, connector, settings, up, retry, health } = self;
         let stop = shards.stop.clone();
         let keeping = tokio::spawn(keep(kafka, up, retry, health, stop.clone()));
@@ -215,8 +216,28 @@ impl Rebuilding {
     }
 }
 
+/// Whoever fails with this in hand ends the process: what is stored and never sent would look well from outside. It is sent
+/// after the next start.
+struct Vital;
+
+impl Drop for Vital {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "nothing here is lost by it, and nobody is left to return to"
+    )]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(
+                "what sends the buffer's messages has failed, so the process ends; nothing that is stored is lost"
+            );
+            std::process::exit(1);
+        }
+    }
+}
+
 /// Keeps Kafka connected: the buffer is the sink of the lanes, so nobody else does.
 async fn keep(kafka: Kafka, up: watch::Sender<bool>, retry: RetrySettings, health: Health, stop: Shutdown) {
+    let _vital = Vital;
     let keeper = Keeper { destination: kafka.destination(), retry, health, stop };
     keeper.connect_and_keep(|| kafka.connect(), up).await;
 }

@@ -59,6 +59,20 @@ fn what_stands_in_streams_is_processed_directly_and_through_the_buffer() {
 }
 
 #[test]
+fn an_entry_that_was_deleted_is_not_waited_for() {
+    let (source, brokers) = (Redis::start(), Brokers::shared());
+    let topic = brokers.topic(1);
+    for id in ["1-0", "2-0"] {
+        source.ask(0, &["XADD", "s", id, "n", "1"]);
+    }
+    source.ask(0, &["XDEL", "s", "2-0"]);
+    block_on(async {
+        let bridge = Redis2Kafka::start(&inputs(&source, &brokers, &topic, None)).await.unwrap();
+        assert_eq!(bridge.process_source_streams(&[], "s", 0, 10).await.unwrap(), 1);
+    });
+}
+
+#[test]
 fn messages_are_stored_and_synced() {
     let (source, brokers, buffer) = (Redis::start(), Brokers::shared(), Redis::durable());
     let topic = brokers.topic(1);

@@ -7,14 +7,18 @@ local queue, marked, kept, synced = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local left = 0
 -- What frees memory comes first: a script that has begun to write is not stopped where the memory is full.
 for at = 5, #ARGV, 3 do
-  local key = queue .. ':' .. ARGV[at]
-  left = left + redis.call('ZREM', 'unsynced:' .. queue, ARGV[at + 1])
-  redis.call('SREM', 'unsynced_keys_set', key)
-  if at < 5 + 3 * synced then
-    redis.call('PEXPIRE', key, kept)
-    redis.call('SET', 'synced:' .. key, ARGV[at + 2], 'PX', marked)
-  else
-    redis.call('HSET', 'refused', key, ARGV[at + 2])
+  local key, is_synced = queue .. ':' .. ARGV[at], at < 5 + 3 * synced
+  -- Another message may stand there by now, of a stream that was made anew: Kafka does not have that one.
+  local digest = is_synced and redis.call('GETRANGE', key, 11, 26) or ''
+  if digest == '' or digest == ARGV[at + 2] then
+    left = left + redis.call('ZREM', 'unsynced:' .. queue, ARGV[at + 1])
+    redis.call('SREM', 'unsynced_keys_set', key)
+    if is_synced then
+      redis.call('PEXPIRE', key, kept)
+      redis.call('SET', 'synced:' .. key, ARGV[at + 2], 'PX', marked)
+    else
+      redis.call('HSET', 'refused', key, ARGV[at + 2])
+    end
   end
 end
 if redis.call('EXISTS', 'unsynced:' .. queue) == 0 then redis.call('SREM', 'unsynced_queues', queue) end
