@@ -213,6 +213,7 @@ impl Books {
     ) -> Result<Value, Fault> {
         let Inner { connector, settings, health, part, client } = &*self.0;
         let mut backoff = Backoff::new(settings.redis.retry);
+        let mut attempts = 0;
         loop {
             let answer = match client.get_or_try_init(|| connector.commands(settings.redis.db)).await {
                 Ok(client) => ask(client.clone()).await,
@@ -232,7 +233,21 @@ impl Books {
                 let severity = if fault.needs_human() { Severity::Error } else { Severity::Warn };
                 health.down(part, &fault.to_string(), severity);
             }
+            attempts += 1;
+            // Whoever has no health to tell it by is told by the answer.
+            if health.is_none() && attempts >= settings.redis.retry.max_retries.max(1) {
+                return Err(fault);
+            }
             sleep(backoff.next_delay()).await;
+        }
+    }
+}
+
+impl Drop for Inner {
+    /// The client library goes on connecting a client that nobody has any more.
+    fn drop(&mut self) {
+        if let (Some(client), Ok(runtime)) = (self.client.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move { client.quit().await });
         }
     }
 }

@@ -50,6 +50,9 @@ pub(crate) struct Numbers {
     oldest: Gauge,
 }
 
+/// So often what Kafka does not confirm is sent again by who sends what there is, and no more.
+const PATIENCE: u32 = 5;
+
 /// See the module.
 pub(crate) struct Drain {
     books: Books,
@@ -197,7 +200,7 @@ impl Drain {
         self.mine.topic = topic;
         self.set_shards((0..SHARDS).collect());
         let before = self.numbers.synced.get();
-        let mut looked = false;
+        let (mut looked, mut idle, mut settled) = (false, 0, before);
         let ended = loop {
             self.turn().await;
             looked |= self.looking.is_none() && self.next_look > Instant::now();
@@ -206,11 +209,21 @@ impl Drain {
             if !*self.up.borrow() {
                 break Err("Kafka is away".to_owned());
             } else if looked && !busy && left.all(|state| state.not_before.is_some()) {
-                let reason = self.last_reason.take();
-                break match self.queues.values().any(|state| state.more) {
-                    true => Err(reason.unwrap_or_else(|| "Kafka did not confirm what was sent".to_owned())),
-                    false => Ok(()),
-                };
+                if !self.queues.values().any(|state| state.more) {
+                    break Ok(());
+                }
+                if let Some(reason) = self.last_reason.take() {
+                    break Err(reason);
+                }
+                // What was refused among others is sent again alone, when its queue has waited.
+                let now = self.numbers.synced.get() + self.numbers.refused.get();
+                idle = if now > settled { 0 } else { idle + 1 };
+                settled = now;
+                if idle > PATIENCE {
+                    break Err("Kafka did not confirm what was sent".to_owned());
+                }
+                let waits = self.queues.values().filter_map(|state| state.not_before).min();
+                until(waits).await;
             }
         };
         self.end().await;

@@ -10,6 +10,8 @@ use fred::types::Value;
 pub(super) enum Durability {
     /// It is on disk, or nobody tells that it is not.
     OnDisk,
+    /// What came since the last snapshot is gone, if it does not end in peace.
+    Snapshots,
     /// It is gone.
     InMemory,
 }
@@ -42,6 +44,7 @@ fn judge(info: &str, save: Option<&str>) -> Result<Durability, String> {
     }
     match (of("aof_enabled"), save) {
         (Some("0"), Some("")) => Ok(Durability::InMemory),
+        (Some("0"), Some(_)) => Ok(Durability::Snapshots),
         _ => Ok(Durability::OnDisk),
     }
 }
@@ -56,7 +59,7 @@ mod tests {
         assert_eq!(judge(fine, Some("")), Ok(Durability::OnDisk));
         assert_eq!(judge("", None), Ok(Durability::OnDisk));
         assert_eq!(judge("aof_enabled:0\r\n", Some("")), Ok(Durability::InMemory));
-        assert_eq!(judge("aof_enabled:0\r\n", Some("3600 1")), Ok(Durability::OnDisk));
+        assert_eq!(judge("aof_enabled:0\r\n", Some("3600 1")), Ok(Durability::Snapshots));
         assert_eq!(judge("maxmemory_policy:volatile-ttl\r\n", None), Ok(Durability::OnDisk));
         for bad in ["maxmemory_policy:allkeys-lru\r\n", "redis_mode:cluster\r\n"] {
             assert!(judge(bad, None).is_err(), "{bad}");

@@ -87,6 +87,10 @@ impl BufferSink {
                 "the buffer Redis at {address} has neither an append-only file nor snapshots: what waits there for Kafka is \
                  lost when it restarts. Set appendonly yes"
             ),
+            Ok(Ok(server::Durability::Snapshots)) => tracing::warn!(
+                "the buffer Redis at {address} has snapshots and no append-only file: what came since the last snapshot is \
+                 lost when it crashes. Set appendonly yes"
+            ),
             Ok(Err(reason)) => anyhow::bail!("the buffer Redis at {address} cannot be used: {reason}"),
         }
         Ok(())

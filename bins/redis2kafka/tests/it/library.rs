@@ -138,3 +138,35 @@ fn the_same_from_the_shell() {
     let (code, _) = prints(setup(&source, &brokers, &topic), &["send", &topic, "hello"]);
     assert_eq!(code, Some(2), "there is no buffer");
 }
+
+#[test]
+fn what_the_topic_refuses_does_not_keep_the_rest() {
+    let (source, brokers, buffer) = (Redis::start(), Brokers::shared(), Redis::durable());
+    let topic = test_kit::unique("small-");
+    brokers.create(&topic, 1, &[("max.message.bytes", "20000")]);
+    // Neither compressed nor apart from the others.
+    let inputs = inputs(&source, &brokers, "other", Some(&buffer)).set("KAFKA_COMPRESSION", "none");
+    block_on(async {
+        let bridge = Redis2Kafka::start(&inputs).await.unwrap();
+        for number in 1..=5 {
+            let message = "x".repeat(if number == 3 { 30_000 } else { 10 });
+            bridge.send_message(&topic, message, "device").await.unwrap();
+        }
+        assert_eq!(bridge.sync_unsynced_keys(None).await.unwrap(), 4);
+        bridge.stop().await;
+    });
+    assert_eq!(brokers.read(&topic).len(), 4);
+}
+
+#[test]
+fn a_buffer_that_is_away_is_told() {
+    let (source, brokers) = (Redis::start(), Brokers::shared());
+    let mut buffer = Redis::durable();
+    let inputs = inputs(&source, &brokers, "other", Some(&buffer)).set("TARGET_REDIS_MAX_RETRIES", "1");
+    block_on(async {
+        let bridge = Redis2Kafka::start(&inputs).await.unwrap();
+        buffer.kill();
+        let stored = bridge.send_message("t", "m", "d").await;
+        assert!(matches!(stored, Err(Error::NotStored(_))), "{stored:?}");
+    });
+}
