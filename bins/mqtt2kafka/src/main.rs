@@ -1,0 +1,3 @@
+//! MQTT topics to Kafka topics.
+
+fn main() {}
