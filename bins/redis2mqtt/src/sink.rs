@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use mqtt_client::{Address, Certainty, Granted, Names, Options, SessionWish, Version, Wire};
 use rumqttc::QoS;
 use rustls::ClientConfig;
 use sync_core::bridge::{Delivery, Fate, Group, Lost, Sink, Unreachable};
@@ -15,11 +16,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::http::Uri;
 
 use crate::messages::Messages;
-use crate::mqtt::handshake::{self, Certainty, Options};
+use crate::mqtt::publisher::{self, MAX_INCOMING};
 use crate::mqtt::session::{Batch, Rules, Session};
 use crate::mqtt::suspicion::Suspicion;
-use crate::mqtt::transport::Address;
-use crate::mqtt::wire::{self, Version};
 use crate::settings::{MqttSettings, Transport, Version as WantedVersion};
 
 /// Groups that may wait for the session at once: two for each of many lanes.
@@ -68,8 +67,11 @@ impl MqttSink {
                 (user.clone(), settings.password.as_ref().map_or_else(String::new, |p| p.expose().to_owned()))
             }),
             keep_alive: settings.keep_alive,
-            qos,
-            retain: settings.retain,
+            // What an earlier session left is pending in the source.
+            session: SessionWish::Anew,
+            receive_max: None,
+            max_packet: None,
+            max_incoming: MAX_INCOMING,
         };
         let rules = Rules {
             qos,
@@ -94,14 +96,14 @@ impl MqttSink {
         self.session.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    async fn connect_any(&self) -> Result<(wire::Wire, wire::Granted), Unreachable> {
+    async fn connect_any(&self) -> Result<(Wire, Granted), Unreachable> {
         let only_four = *self.only_four.lock().unwrap_or_else(PoisonError::into_inner);
         let version = match self.wanted {
             WantedVersion::V4 => Version::Four,
             WantedVersion::Auto if only_four => Version::Four,
             WantedVersion::V5 | WantedVersion::Auto => Version::Five,
         };
-        let refused = match handshake::connect(&self.options, version).await {
+        let refused = match mqtt_client::connect(&self.options, version).await {
             Ok(connected) => return Ok(connected),
             Err(refused) => refused,
         };
@@ -110,7 +112,7 @@ impl MqttSink {
             return Err(refused.unreachable);
         };
         // Where 3.1.1 does not work either, the first answer says more.
-        let connected = handshake::connect(&self.options, Version::Four)
+        let connected = mqtt_client::connect(&self.options, Version::Four)
             .await
             .map_err(|_| refused.unreachable.clone())?;
         tracing::warn!(
@@ -133,7 +135,11 @@ impl Sink for MqttSink {
     }
 
     async fn connect(&self) -> Result<BoxFuture<'static, Lost>, Unreachable> {
-        let (wire, granted) = self.connect_any().await.inspect_err(|_| self.suspicion.broker_is_away())?;
+        let connected = self.connect_any().await.and_then(|(wire, granted)| {
+            publisher::check(&granted, self.rules.qos, self.rules.retain)?;
+            Ok((wire, granted))
+        });
+        let (wire, granted) = connected.inspect_err(|_| self.suspicion.broker_is_away())?;
         tracing::debug!(version = ?wire.version(), ?granted, "MQTT connection");
         let (sender, batches) = mpsc::channel(GROUPS);
         let handed_over = Arc::new(AtomicU64::new(0));
@@ -174,17 +180,19 @@ impl Sink for MqttSink {
 /// With websockets the settings have a whole URL for a host.
 fn address(settings: &MqttSettings, tls: Option<Arc<ClientConfig>>) -> Address {
     let port = settings.port;
+    let names = Names { tls: "MQTT_USE_TLS", ca: "MQTT_TLS_CA" };
     let url = match settings.transport {
         Transport::Tcp => None,
         Transport::Websockets => settings.host.parse::<Uri>().ok(),
     };
     match url {
-        None => Address { host: settings.host.clone(), port, tls, websocket_path: None },
+        None => Address { host: settings.host.clone(), port, tls, websocket_path: None, names },
         Some(url) => Address {
             host: url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned(),
             port: url.port_u16().unwrap_or(port),
             tls,
             websocket_path: Some(url.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string)),
+            names,
         },
     }
 }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use mqtt_client::{AckKind, Broken, Granted, Packet, Version, Wire};
 use rumqttc::QoS;
 use sync_core::bridge::{Fate, Group, Lost, Record};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::publisher::{Answer, Publish, answer, publish};
 use super::suspicion::{LOSSES, Suspicion};
-use super::wire::{Answer, Broken, Granted, Publish, Version, Wire};
 use crate::messages::Messages;
 
 /// With something unconfirmed and nothing heard for so long, the broker is pinged; after twice as long the
@@ -147,7 +148,7 @@ impl Session {
             rules,
             window,
             max_packet: rules.max_packet.map_or(granted.max_packet, |max| max.min(granted.max_packet)),
-            keep_alive: granted.keep_alive.unwrap_or_default(),
+            keep_alive: granted.keep_alive,
             messages,
             suspicion,
             batches: VecDeque::new(),
@@ -205,8 +206,8 @@ impl Session {
             return ended;
         }
         let listen = async {
-            while let Ok(answer) = self.wire.read().await {
-                self.take(answer)?;
+            while let Ok(packet) = self.wire.read().await {
+                self.take(packet)?;
             }
             Ok(())
         };
@@ -232,11 +233,11 @@ impl Session {
             // Confirmations first: they make room. Dropping a read or a receive that has not resolved loses nothing.
             tokio::select! {
                 biased;
-                answer = self.wire.read() => {
-                    self.take(answer?)?;
+                packet = self.wire.read() => {
+                    self.take(packet?)?;
                     // What else has arrived is taken before anything is published: fewer, larger writes.
-                    while let Some(answer) = self.wire.next_received()? {
-                        self.take(answer)?;
+                    while let Some(packet) = self.wire.next_received()? {
+                        self.take(packet)?;
                     }
                     self.heard = Instant::now();
                     self.pinged = false;
@@ -298,9 +299,9 @@ impl Session {
                 self.heard = Instant::now();
             }
             let (qos, retain) = (self.rules.qos, self.rules.retain);
-            let publish =
+            let message =
                 Publish { topic: message.topic, payload: message.payload, qos, retain, pkid, id: message.id };
-            self.wire.publish(publish);
+            publish(&mut self.wire, message);
             self.published += 1;
             self.advance();
             if self.wire.buffered() >= WRITE {
@@ -335,8 +336,8 @@ impl Session {
         self.next.1 += 1;
     }
 
-    fn take(&mut self, answer: Answer) -> Result<(), Ended> {
-        match answer {
+    fn take(&mut self, packet: Packet) -> Result<(), Ended> {
+        match answer(packet, self.wire.version()) {
             Answer::Confirmed(pkid) => {
                 let sent = self.answered(pkid)?;
                 if let Some(record) = self.record(sent) {
@@ -348,7 +349,7 @@ impl Session {
                 if self.sent.get(usize::from(pkid)).copied().flatten().is_none() {
                     return Err(unasked(pkid).into());
                 }
-                self.wire.release(pkid);
+                self.wire.acknowledge(AckKind::PubRel, pkid);
             }
             Answer::Negative { pkid, code, reason } => {
                 let sent = self.answered(pkid)?;
@@ -359,7 +360,7 @@ impl Session {
                 self.bar_if_undelivered(sent, &fate);
                 self.settle(sent.batch, sent.record, fate);
             }
-            Answer::Unlisted { code } => self.take_unlisted(code)?,
+            Answer::Unlisted { pkid, code } => self.take_unlisted(pkid, code)?,
             Answer::Closing { code, reason } => {
                 let by_conflict = code == 0x8E;
                 let hint = if by_conflict { ": another client uses this MQTT_CLIENT_ID" } else { "" };
@@ -375,30 +376,20 @@ impl Session {
         Ok(())
     }
 
-    /// A negative confirmation that does not say for which publish. Sent alone it can only be for that one; else the
-    /// first unconfirmed is suspected, and sent alone on the next connection.
-    fn take_unlisted(&mut self, code: u8) -> Result<(), Ended> {
+    /// A negative confirmation with a code that MQTT 5 does not list for it: what it says of the record is anybody's
+    /// guess. Sent alone the record is refused; else it is sent alone on the next connection.
+    fn take_unlisted(&mut self, pkid: u16, code: u8) -> Result<(), Ended> {
         let reason = format!("the broker answered with reason code 0x{code:02X}");
-        let first = (1..=self.window).filter(|pkid| self.sent[usize::from(*pkid)].is_some());
-        let first = first.min_by_key(|pkid| self.sent[usize::from(*pkid)].map(|sent| sent.order));
-        match first {
-            Some(pkid) if self.alone => {
-                let sent = self.answered(pkid)?;
-                if let Some(record) = self.record(sent) {
-                    self.suspicion.cleared(record);
-                }
-                self.settle(sent.batch, sent.record, Fate::Refused(reason));
-                Ok(())
-            }
-            _ => {
-                if let Some(record) =
-                    first.and_then(|pkid| self.sent[usize::from(pkid)]).and_then(|s| self.record(s))
-                {
-                    self.suspicion.set(record, LOSSES - 2);
-                }
-                Err(Broken::because(reason).into())
-            }
+        let alone = self.alone;
+        let sent = self.answered(pkid)?;
+        let Some(record) = self.record(sent) else { return Ok(()) };
+        if alone {
+            self.suspicion.cleared(record);
+            self.settle(sent.batch, sent.record, Fate::Refused(reason));
+            return Ok(());
         }
+        self.suspicion.set(record, LOSSES - 1);
+        Err(Ended { lost: Lost { reason, by_conflict: false }, may_blame_record: false, hung_up: false })
     }
 
     /// Frees the identifier.

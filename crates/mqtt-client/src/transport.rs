@@ -19,12 +19,26 @@ use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
 
 /// Where the broker is, and how it is spoken to below MQTT.
 #[derive(Clone)]
-pub(crate) struct Address {
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    pub(crate) tls: Option<Arc<ClientConfig>>,
+pub struct Address {
+    /// A name or an address.
+    pub host: String,
+    /// Of TCP.
+    pub port: u16,
+    /// Where TLS is spoken.
+    pub tls: Option<Arc<ClientConfig>>,
     /// The URL's path, where MQTT is spoken over websockets.
-    pub(crate) websocket_path: Option<String>,
+    pub websocket_path: Option<String>,
+    /// For messages.
+    pub names: Names,
+}
+
+/// What the user calls settings that a message may be about.
+#[derive(Clone, Copy, Debug)]
+pub struct Names {
+    /// `true` switches TLS on.
+    pub tls: &'static str,
+    /// The file with the authorities that are trusted.
+    pub ca: &'static str,
 }
 
 /// Any byte stream.
@@ -44,7 +58,7 @@ pub(crate) async fn connect(address: &Address) -> Result<Box<dyn Socket>, Unreac
                 unreachable(format!("{:?} is no name that a certificate could be for", address.host), true)
             })?;
             let tls = TlsConnector::from(config.clone()).connect(name, tcp).await;
-            Box::new(tls.map_err(|error| unreachable(tls_failed(&error), true))?)
+            Box::new(tls.map_err(|error| unreachable(tls_failed(&error, address.names), true))?)
         }
     };
     match &address.websocket_path {
@@ -53,19 +67,19 @@ pub(crate) async fn connect(address: &Address) -> Result<Box<dyn Socket>, Unreac
     }
 }
 
-fn tls_failed(error: &io::Error) -> String {
+fn tls_failed(error: &io::Error, names: Names) -> String {
     let text = error.to_string();
     let hint = match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidMessage(_)) => {
-            ": it does not answer in TLS on this port (MQTT_USE_TLS is true)"
+            format!(": it does not answer in TLS on this port ({} is true)", names.tls)
         }
         Some(rustls::Error::InvalidCertificate(_)) => {
-            ": is MQTT_TLS_CA the authority that signed its certificate?"
+            format!(": is {} the authority that signed its certificate?", names.ca)
         }
         _ if error.kind() == io::ErrorKind::UnexpectedEof => {
-            ": it hung up (does it ask for a client certificate, or not speak TLS?)"
+            ": it hung up (does it ask for a client certificate, or not speak TLS?)".to_owned()
         }
-        _ => "",
+        _ => String::new(),
     };
     format!("no TLS: {text}{hint}")
 }

@@ -1,0 +1,48 @@
+//! What MQTT 5 calls its reason codes (2.4).
+
+/// The name of a reason code of 0x80 or above, or of the few below that are more than success, in one word.
+#[must_use]
+pub fn code_name(code: u8) -> &'static str {
+    match code {
+        0x00 => "Success",
+        0x04 => "DisconnectWithWillMessage",
+        0x10 => "NoMatchingSubscribers",
+        0x11 => "NoSubscriptionExisted",
+        0x80 => "UnspecifiedError",
+        0x81 => "MalformedPacket",
+        0x82 => "ProtocolError",
+        0x83 => "ImplementationSpecificError",
+        0x84 => "UnsupportedProtocolVersion",
+        0x85 => "ClientIdentifierNotValid",
+        0x86 => "BadUserNamePassword",
+        0x87 => "NotAuthorized",
+        0x88 => "ServerUnavailable",
+        0x89 => "ServerBusy",
+        0x8A => "Banned",
+        0x8B => "ServerShuttingDown",
+        0x8C => "BadAuthenticationMethod",
+        0x8D => "KeepAliveTimeout",
+        0x8E => "SessionTakenOver",
+        0x8F => "TopicFilterInvalid",
+        0x90 => "TopicNameInvalid",
+        0x91 => "PacketIdentifierInUse",
+        0x92 => "PacketIdentifierNotFound",
+        0x93 => "ReceiveMaximumExceeded",
+        0x94 => "TopicAliasInvalid",
+        0x95 => "PacketTooLarge",
+        0x96 => "MessageRateTooHigh",
+        0x97 => "QuotaExceeded",
+        0x98 => "AdministrativeAction",
+        0x99 => "PayloadFormatInvalid",
+        0x9A => "RetainNotSupported",
+        0x9B => "QoSNotSupported",
+        0x9C => "UseAnotherServer",
+        0x9D => "ServerMoved",
+        0x9E => "SharedSubscriptionsNotSupported",
+        0x9F => "ConnectionRateExceeded",
+        0xA0 => "MaximumConnectTime",
+        0xA1 => "SubscriptionIdentifiersNotSupported",
+        0xA2 => "WildcardSubscriptionsNotSupported",
+        _ => "a code that MQTT does not list",
+    }
+}
