@@ -1,5 +1,6 @@
 //! What a program calls: the bridge's work, one piece at a time.
 
+use kafka_producer::Kafka;
 use sync_core::pattern::Pattern;
 use sync_core::program::BridgeSettings as _;
 use sync_core::redis::connection::Connector;
@@ -8,7 +9,6 @@ use sync_core::tls;
 
 use crate::buffer::direct::Direct;
 use crate::buffer::{BufferSink, Wake, run_dry};
-use crate::kafka::Kafka;
 use crate::process::{Portion, Unprocessed, process};
 use crate::settings::{BufferSettings, Settings};
 use crate::sink::KafkaSink;
@@ -153,7 +153,7 @@ impl Redis2Kafka {
 }
 
 fn kafka(settings: &Settings) -> Kafka {
-    Kafka::new(&settings.kafka, None)
+    Kafka::new(&settings.kafka.client, None)
 }
 
 fn check_topic(topic: &str) -> Result<(), Error> {

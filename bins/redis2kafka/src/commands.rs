@@ -2,6 +2,7 @@
 
 use std::io::{self, Read as _, Write as _};
 
+use kafka_producer::Kafka;
 use sync_core::commands::check::{self, CheckArguments};
 use sync_core::commands::dead_letters::{self, DeadLettersCommand};
 use sync_core::commands::monitor::{self, MonitorArguments};
@@ -12,7 +13,6 @@ use sync_core::settings::Loaded;
 use crate::buffer::{self, BufferCommand};
 use crate::cli::{ProcessArguments, SendArguments};
 use crate::client::{Error, Redis2Kafka};
-use crate::kafka::Kafka;
 use crate::settings::Settings;
 use crate::sink::KafkaSink;
 
@@ -31,7 +31,7 @@ pub(crate) async fn check(
     let sink = sink(&loaded.settings);
     let Settings { redis, streams, topics, kafka, .. } = loaded.settings;
     let ended = check::connect(redis, streams, &sink, arguments.all, &mut out).await?;
-    match Kafka::new(&kafka, None).absent(&topics.all()).await {
+    match Kafka::new(&kafka.client, None).absent(&topics.all()).await {
         Ok(absent) => {
             for topic in absent {
                 writeln!(
@@ -125,5 +125,5 @@ fn failed(error: Error) -> CommandError {
 
 /// Straight to Kafka, whether there is a buffer or not: who replays wants to see what Kafka says.
 fn sink(settings: &Settings) -> KafkaSink {
-    KafkaSink::new(settings, Kafka::new(&settings.kafka, None))
+    KafkaSink::new(settings, Kafka::new(&settings.kafka.client, None))
 }

@@ -23,7 +23,7 @@ mod buffer;
 mod cli;
 mod client;
 mod commands;
-mod kafka;
+mod kafka_settings;
 mod message;
 mod process;
 #[doc(hidden)]

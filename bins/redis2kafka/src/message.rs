@@ -11,12 +11,12 @@
 //!
 //! Nothing in the value depends on when or by whom it was sent: an entry that is delivered twice is the same twice.
 
+use kafka_producer::Head;
 use rdkafka::message::{Header, OwnedHeaders};
 use sync_core::payload::Encoder;
 use sync_core::record::{Entry, EntryId};
 
-use crate::kafka::Head;
-use crate::kafka::settings::TimestampOf;
+use crate::kafka_settings::TimestampOf;
 
 /// The header that tells which stream a record came from.
 pub(crate) const STREAM: &str = "redis.stream";
@@ -49,7 +49,7 @@ pub(crate) fn head(stream: &str, id: EntryId, timestamp: TimestampOf) -> Head {
         .insert(Header { key: STREAM, value: Some(stream) })
         .insert(Header { key: ENTRY_ID, value: Some(&text) })
         .insert(Header { key: BRIDGE, value: Some(BRIDGE_IS) });
-    Head { headers, timestamp: self::timestamp(id, timestamp) }
+    Head { headers, timestamp: self::timestamp(id, timestamp), tombstone: false }
 }
 
 /// The time that its record bears; `None` is that of sending.
@@ -86,7 +86,7 @@ mod tests {
             value,
             r#"{"stream":"db2:a\"b","id":"1651234567890-3","data":{"temp":21.50,"unit":"°C"}}"#
         );
-        let Head { headers, timestamp } = head("db2:a\"b", id, TimestampOf::Entry);
+        let Head { headers, timestamp, .. } = head("db2:a\"b", id, TimestampOf::Entry);
         let headers: Vec<_> =
             headers.iter().map(|header| (header.key, header.value.unwrap_or_default())).collect();
         assert_eq!(

@@ -3,17 +3,21 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use kafka_producer::Kafka;
 use sync_core::program::{Program, Surroundings, healthcheck, operate, run_bridge};
 use sync_core::run::run;
 
 use crate::buffer::{BufferSink, SHARDS, Sender, Wake};
 use crate::cli::{self, Cli, Command};
 use crate::commands;
-use crate::kafka::Kafka;
 use crate::settings::Settings;
 use crate::sink::KafkaSink;
 
-const PROGRAM: Program = Program { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") };
+const PROGRAM: Program = Program {
+    name: env!("CARGO_PKG_NAME"),
+    version: env!("CARGO_PKG_VERSION"),
+    own_crates: &["kafka_producer"],
+};
 
 /// The `main` of the binary.
 pub fn main() -> ExitCode {
@@ -51,7 +55,7 @@ pub fn main() -> ExitCode {
 }
 
 async fn bridge(settings: Settings, around: Surroundings) -> anyhow::Result<()> {
-    let kafka = Kafka::new(&settings.kafka, Some(around.health().clone()));
+    let kafka = Kafka::new(&settings.kafka.client, Some(around.health().clone()));
     let retry = settings.kafka.retry;
     match &settings.buffer {
         None => {

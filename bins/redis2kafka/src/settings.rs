@@ -1,5 +1,5 @@
 //! The settings of redis2kafka: its table, its defaults, and the typed values. What every bridge with a Redis source
-//! shares is declared and read in `sync_core::settings`; how Kafka is reached, in `kafka/settings.rs`.
+//! shares is declared and read in `sync_core::settings`; how Kafka is reached, in `kafka_settings.rs`.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use sync_core::settings::{
     StreamSettings, TextSettings, load,
 };
 
-use crate::kafka::settings::{KAFKA_GROUP, KafkaSettings};
+use crate::kafka_settings::{KAFKA_GROUP, KafkaSettings};
 use crate::topic::{self, TopicMap, Topics};
 
 /// Everything that redis2kafka is set to.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::kafka::settings::TimestampOf;
+use crate::kafka_settings::TimestampOf;
 
 fn load_env(environment: &[(&str, &str)]) -> Result<Loaded<Settings>, Mistakes> {
     Settings::load(&Inputs::new(environment.iter().copied(), "/absent/env.conf"))
@@ -22,7 +22,7 @@ fn the_descriptions_file_says_the_defaults() {
         loaded.warnings
     );
     let mut settings = loaded.settings;
-    assert_eq!(settings.kafka.servers, "remote-kafka:9092");
+    assert_eq!(settings.kafka.client.servers(), "remote-kafka:9092");
     let buffer = settings.buffer.take().expect("TARGET_REDIS_HOST is set");
     assert_eq!(buffer.redis.host, "redis-cache");
     assert_eq!(buffer.time_to_live, Duration::from_secs(3600));
@@ -46,7 +46,7 @@ fn defaults() {
     assert_eq!(streams.group, "redis-kafka-sync");
     assert!(streams.consumer.starts_with("redis-kafka-consumer-"));
     assert!(streams.discovery.is_none());
-    assert_eq!((kafka.timestamp, kafka.max_request_size), (TimestampOf::Entry, 20_971_520));
+    assert_eq!((kafka.timestamp, kafka.client.max_request_size()), (TimestampOf::Entry, 20_971_520));
     assert_eq!(general.admin_addr.map(|address| address.port()), Some(9465));
     assert!(buffer.is_none());
     assert_eq!(topics.all(), ["default-sync-topic"]);
@@ -54,7 +54,7 @@ fn defaults() {
 
 fn librdkafka(environment: &[(&str, &str)], key: &str) -> Option<String> {
     let settings = load_env(environment).expect("loads").settings;
-    settings.kafka.client().get(key).map(str::to_owned)
+    settings.kafka.client.get(key).map(str::to_owned)
 }
 
 #[test]

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use kafka_producer::{Batch, Head, Kafka, Line};
 use sync_core::bridge::{Delivery, Group, Lost, Sink, Stream, Unreachable};
 use sync_core::payload::{Encoder, write_json_string};
 
-use crate::kafka::settings::TimestampOf;
-use crate::kafka::{Batch, Head, Kafka, Line};
+use crate::kafka_settings::TimestampOf;
 use crate::message;
 use crate::settings::Settings;
 use crate::topic::Topics;

@@ -19,7 +19,11 @@ use self::cli::{Cli, Command};
 use self::settings::Settings;
 use self::sink::MqttSink;
 
-const PROGRAM: Program = Program { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") };
+const PROGRAM: Program = Program {
+    name: env!("CARGO_PKG_NAME"),
+    version: env!("CARGO_PKG_VERSION"),
+    own_crates: &["mqtt_client"],
+};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

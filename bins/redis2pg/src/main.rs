@@ -23,7 +23,8 @@ use self::settings::Settings;
 use self::sink::PgSink;
 use self::summary::Summary;
 
-const PROGRAM: Program = Program { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") };
+const PROGRAM: Program =
+    Program { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION"), own_crates: &[] };
 
 fn main() -> ExitCode {
     let cli = Cli::checked();

@@ -21,7 +21,8 @@ use self::cli::{Cli, Command};
 use self::settings::Settings;
 use self::sink::RedisSink;
 
-const PROGRAM: Program = Program { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") };
+const PROGRAM: Program =
+    Program { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION"), own_crates: &[] };
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

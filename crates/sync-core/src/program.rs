@@ -36,6 +36,8 @@ pub struct Program {
     pub name: &'static str,
     /// Of its package.
     pub version: &'static str,
+    /// Crates that it shares with other bridges beside this one, as modules are spelled: they speak in its name.
+    pub own_crates: &'static [&'static str],
 }
 
 /// The settings of one bridge.
@@ -138,7 +140,10 @@ pub fn run_bridge<T: BridgeSettings + 'static>(
         Err(mistakes) => return bad_configuration(&mistakes),
     };
     let result = signals.and_then(|(stop, hangups)| {
-        let log = log::install(LogSetup::new(&loaded.settings.general().log, program.name))?;
+        let log = log::install(LogSetup {
+            own_crates: program.own_crates,
+            ..LogSetup::new(&loaded.settings.general().log, program.name)
+        })?;
         warn(&loaded.warnings);
         runtime()?.block_on(async {
             let around = surround(program, &loaded.settings, inputs, log, stop, hangups).await?;
@@ -158,7 +163,7 @@ pub fn run_bridge<T: BridgeSettings + 'static>(
 }
 
 async fn surround<T: BridgeSettings + 'static>(
-    Program { name, version }: Program,
+    Program { name, version, .. }: Program,
     settings: &T,
     inputs: Inputs,
     log: LogHandle,
@@ -233,6 +238,7 @@ pub fn operate<T: BridgeSettings>(
         level: level_of_commands(log),
         format: Some(LogFormat::Human { colour: false }),
         dir: None,
+        own_crates: program.own_crates,
         ..LogSetup::new(log, program.name)
     };
     let result = log::install(setup)

@@ -23,6 +23,8 @@ pub struct Record {
     pub offset: i64,
     pub key: Option<String>,
     pub value: Vec<u8>,
+    /// The value is null, which is another thing than empty.
+    pub tombstone: bool,
     pub headers: Vec<(String, String)>,
     pub timestamp: Option<i64>,
 }
@@ -187,6 +189,7 @@ fn record(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {
         offset: message.offset(),
         key: message.key().map(text),
         value: message.payload().unwrap_or_default().to_vec(),
+        tombstone: message.payload().is_none(),
         headers: message
             .headers()
             .map(|headers| {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use kafka_producer::{Batch, Head, Kafka, Line};
 use rdkafka::message::{Header, OwnedHeaders};
 use sync_core::bridge::Fate;
 use sync_core::record::EntryId;
@@ -13,7 +14,6 @@ use sync_core::record::EntryId;
 use super::books::{Books, Settling};
 use super::keys::Queue;
 use super::stored::{Digest, Stored};
-use crate::kafka::{Batch, Head, Kafka, Line};
 use crate::message::{BRIDGE, BRIDGE_IS};
 
 /// Messages that are sent together.
@@ -158,7 +158,7 @@ impl Batch for Messages {
             headers = headers.insert(Header { key: name, value: Some(value) });
         }
         headers = headers.insert(Header { key: BRIDGE, value: Some(BRIDGE_IS) });
-        Head { headers, timestamp: *timestamp }
+        Head { headers, timestamp: *timestamp, tombstone: false }
     }
 
     fn size(&self, at: usize) -> usize {

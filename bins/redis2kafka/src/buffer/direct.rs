@@ -65,6 +65,7 @@ impl Direct {
 
 #[cfg(test)]
 mod tests {
+    use kafka_producer::Kafka;
     use sync_core::program::BridgeSettings as _;
     use sync_core::settings::Inputs;
     use test_kit::kafka::Brokers;
@@ -73,7 +74,6 @@ mod tests {
     use super::super::books::Settling;
     use super::super::run_dry;
     use super::*;
-    use crate::kafka::Kafka;
     use crate::settings::Settings;
 
     #[test]
@@ -95,7 +95,7 @@ mod tests {
         store(&other, b"1");
         assert!(keys.is_sorted() && keys[0].starts_with(&format!("direct:{topic}:device:7:")), "{keys:?}");
         let dry = |topic: Option<String>| {
-            let kafka = Kafka::new(&settings.kafka, None);
+            let kafka = Kafka::new(&settings.kafka.client, None);
             runtime.block_on(run_dry(&target, settings.kafka.retry, kafka, topic)).unwrap()
         };
         assert_eq!(dry(Some(topic.clone())), 5);

@@ -13,6 +13,7 @@ use futures_util::FutureExt as _;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use kafka_producer::Kafka;
 use sync_core::bridge::Fate;
 use sync_core::record::EntryId;
 use sync_core::redis::Fault;
@@ -27,7 +28,6 @@ use super::batch::{Landed, Part, send};
 use super::books::{Books, Read, Seen};
 use super::keys::{Queue, SHARDS};
 use super::wake::Wake;
-use crate::kafka::Kafka;
 
 /// A batch's bounds.
 const MOST: usize = 4000;

@@ -29,6 +29,7 @@ mod wake;
 use std::future::pending;
 use std::time::Duration;
 
+use kafka_producer::Kafka;
 use sync_core::bridge::Unreachable;
 use sync_core::redis::connection::{Connector, ConnectorError};
 use sync_core::run::{Databases, Keeper};
@@ -46,7 +47,6 @@ pub(crate) use self::wake::Wake;
 
 use self::books::Books;
 use self::drain::{Drain, Numbers};
-use crate::kafka::Kafka;
 use crate::settings::BufferSettings;
 
 /// Sends what the buffer holds now of a topic, or of all, with a connection to Kafka of its own; how many messages Kafka

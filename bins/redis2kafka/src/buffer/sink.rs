@@ -11,6 +11,7 @@ use std::sync::Arc;
 use fred::types::Value;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use kafka_producer::Kafka;
 use sync_core::bridge::{Delivery, Fate, Group, Lost, Sink, Stream, Unreachable};
 use sync_core::redis::Fault;
 use sync_core::redis::call::Call;
@@ -25,7 +26,6 @@ use super::script::STORE;
 use super::server;
 use super::stored::{self, Digest};
 use super::wake::Wake;
-use crate::kafka::Kafka;
 use crate::message;
 use crate::settings::{BufferSettings, Settings};
 use crate::sink::Shape;
@@ -66,7 +66,7 @@ impl BufferSink {
             connector: Connector::to_target(buffer.redis.clone())?,
             settings: buffer.clone(),
             shape: Arc::new(Shape::new(settings)),
-            longest: settings.kafka.max_request_size.min(LONGEST),
+            longest: settings.kafka.client.max_request_size().min(LONGEST),
             kafka,
             flights: Flights::default(),
             wake,

@@ -9,6 +9,7 @@ use sync_core::bridge::Fate;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::client::Names;
 use super::fault::words;
 use super::retention;
 use super::session::Session;
@@ -20,7 +21,7 @@ const MAKING: Duration = Duration::from_secs(2);
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Clones are the same.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Topics(Arc<Inner>);
 
 #[derive(Debug)]
@@ -28,12 +29,7 @@ struct Inner {
     states: Mutex<HashMap<Arc<str>, State>>,
     /// Asking how long a topic keeps its records takes a client of its own: one at a time.
     retention: Semaphore,
-}
-
-impl Default for Inner {
-    fn default() -> Self {
-        Self { states: Mutex::default(), retention: Semaphore::new(1) }
-    }
+    names: Names,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -64,6 +60,11 @@ enum Retention {
 }
 
 impl Topics {
+    /// Nothing is known yet.
+    pub(super) fn new(names: Names) -> Self {
+        Self(Arc::new(Inner { states: Mutex::default(), retention: Semaphore::new(1), names }))
+    }
+
     /// Says once of each topic that it will drop records as old as this one.
     pub(super) fn look_at_the_time(&self, topic: &str, timestamp: Option<i64>) {
         let Some(timestamp) = timestamp.and_then(|ms| u64::try_from(ms).ok()) else { return };
@@ -76,8 +77,9 @@ impl Topics {
             drop(states);
             tracing::warn!(
                 "topic {topic} keeps records for {} s (retention.ms), and is sent older ones, which it will drop: raise \
-                 retention.ms, or set KAFKA_TIMESTAMP=now",
-                most.as_secs()
+                 retention.ms, or {}",
+                most.as_secs(),
+                self.0.names.time_of_sending
             );
         }
     }
@@ -109,8 +111,9 @@ impl Topics {
     pub(super) fn took_without_its_time(&self, topic: &Arc<str>) {
         if !self.takes_no_old_time(topic) {
             tracing::warn!(
-                "topic {topic} refuses the time in the entries' IDs (message.timestamp.before.max.ms or …after.max.ms): \
-                 its records bear the time of sending from now on"
+                "topic {topic} refuses {} (message.timestamp.before.max.ms or …after.max.ms): its records bear the time of \
+                 sending from now on",
+                self.0.names.time
             );
             self.change(topic, |state| state.takes_no_old_time = true);
         }

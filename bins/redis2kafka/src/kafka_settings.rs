@@ -1,26 +1,19 @@
-//! How Kafka is reached and written to: the settings, and the configuration of librdkafka that they come to.
-//! <https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md> has its keys.
+//! How Kafka is reached and written to: the settings, and what librdkafka is told for them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use rdkafka::config::ClientConfig;
-use rdkafka::error::KafkaError;
+use kafka_producer::{Client, MOST_IN_FLIGHT, Names, is_of_delivery, is_server, one_name};
 use serde::Deserialize;
 use sync_core::settings::rules::{self, Ruled};
-use sync_core::settings::{Given, Reader, RetrySettings, Secret, Setting};
+use sync_core::settings::{Given, Reader, RetrySettings, Setting};
 
 /// How Kafka is reached, and what records are sent as.
 #[derive(Clone, Debug)]
 pub(crate) struct KafkaSettings {
-    /// `host:port` between commas.
-    pub(crate) servers: String,
+    pub(crate) client: Client,
     pub(crate) retry: RetrySettings,
     pub(crate) timestamp: TimestampOf,
-    /// The longest record, in bytes.
-    pub(crate) max_request_size: usize,
-    /// Keys and values of librdkafka. Some are secrets.
-    config: Vec<(String, Secret)>,
 }
 
 /// KAFKA_TIMESTAMP: what time a record bears.
@@ -137,40 +130,15 @@ const SAID_ELSEWHERE: [(&str, &Setting); 17] = [
     ("statistics.interval.ms", &CONFIG),
 ];
 
-/// What it may not say, since delivery depends on it.
-const DELIVERY: [&str; 11] = [
-    "topic.blacklist",
-    "plugin.library.paths",
-    "request.required.acks",
-    "enable.gapless.guarantee",
-    "delivery.timeout.ms",
-    "retries",
-    "message.send.max.retries",
-    "transactional.id",
-    "delivery.report.only.error",
-    "queuing.strategy",
-    "produce.offset.report",
-];
-
-/// What makes a producer: nothing times out in mid-stream, and nothing is confirmed that a broker alone has. What is under
-/// way is bounded by whoever hands records over, not by the client library.
-pub(super) const PRODUCER: [(&str, &str); 7] = [
-    ("acks", "all"),
-    ("enable.idempotence", "true"),
-    ("message.timeout.ms", "0"),
-    ("queue.buffering.max.messages", "0"),
-    ("queue.buffering.max.kbytes", "2097151"),
-    // An unknown topic is looked at before anything is sent there.
-    ("topic.metadata.propagation.max.ms", "1000"),
-    ("log.connection.close", "false"),
-];
-
-/// The most with which an idempotent producer keeps order (KIP-679).
-const MOST_IN_FLIGHT: u32 = 5;
+const NAMES: Names = Names {
+    max_request_size: "KAFKA_MAX_REQUEST_SIZE",
+    time: "the time in the entries' IDs",
+    time_of_sending: "set KAFKA_TIMESTAMP=now",
+};
 
 impl KafkaSettings {
     pub(crate) fn read(reader: &mut Reader) -> Self {
-        let mut config = Config { reader, keys: Vec::new() };
+        let mut config = Config { reader, client: Client::new(NAMES) };
         let servers = config.reader.value(&SERVERS, servers);
         config.put(&SERVERS, "bootstrap.servers", &servers);
         config.read_security();
@@ -184,42 +152,28 @@ impl KafkaSettings {
             config.put(setting, key, &value);
         }
         config.read_further();
-        let keys = config.keys;
+        let client = config.client;
         Self {
-            servers,
+            client,
             retry: RetrySettings::read(reader, &MAX_RETRIES, &BACKOFF_BASE, &BACKOFF_MAX),
             timestamp: reader.value(
                 &TIMESTAMP,
                 rules::one_of(&[("entry", TimestampOf::Entry), ("now", TimestampOf::Sending)]),
             ),
-            max_request_size,
-            config: keys,
         }
-    }
-
-    /// What librdkafka is told, but for what makes a producer.
-    pub(crate) fn client(&self) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        for (key, value) in &self.config {
-            config.set(key, value.expose());
-        }
-        config
     }
 }
 
 struct Config<'a> {
     reader: &'a mut Reader,
-    keys: Vec<(String, Secret)>,
+    client: Client,
 }
 
 impl Config<'_> {
     /// Has librdkafka look at the value.
     fn put(&mut self, setting: &Setting, key: &str, value: &str) {
-        match ClientConfig::new().set(key, value).create_native_config() {
-            Ok(_) => self.keys.push((key.to_owned(), Secret::new(value))),
-            Err(error) => {
-                self.reader.mistake(setting, format!("is refused by librdkafka ({key}): {}", words(&error)));
-            }
+        if let Err(words) = self.client.put(key, value) {
+            self.reader.mistake(setting, format!("is refused by librdkafka ({key}): {words}"));
         }
     }
 
@@ -282,13 +236,8 @@ impl Config<'_> {
 /// One or more `host:port`, or `host` alone.
 fn servers(given: &Given<'_>) -> Ruled<String> {
     let servers = rules::list(given)?;
-    for server in &servers {
-        let port = server.rsplit_once(':').filter(|(host, _)| !host.contains(':') || host.ends_with(']'));
-        let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
-        let wrong = port.is_some_and(|(host, port)| host.is_empty() || !is_port(port));
-        if wrong || server.contains(char::is_whitespace) || server.contains(['@', '/']) {
-            return Err(format!("must be host:port of some brokers between commas, which {server} is not"));
-        }
+    if let Some(server) = servers.iter().find(|server| !is_server(server)) {
+        return Err(format!("must be host:port of some brokers between commas, which {server} is not"));
     }
     Ok(servers.join(","))
 }
@@ -308,10 +257,7 @@ fn further(given: &Given<'_>) -> Ruled<BTreeMap<String, String>> {
         format!("must be a JSON object of texts, numbers, true and false (line {line}, column {column})")
     })?;
     for key in written.keys() {
-        if key.starts_with("test.")
-            || DELIVERY.contains(&key.as_str())
-            || PRODUCER.iter().any(|(set, _)| set == key)
-        {
+        if is_of_delivery(key) {
             return Err(format!("must not set {key}: that nothing is lost and order is kept depends on it"));
         }
         if let Some((_, setting)) = SAID_ELSEWHERE.iter().find(|(said, _)| said == key) {
@@ -323,15 +269,5 @@ fn further(given: &Given<'_>) -> Ruled<BTreeMap<String, String>> {
         Value::Number(number) => number.to_string(),
         Value::Switch(switch) => switch.to_string(),
     };
-    // Its other name: what a key is called decides which of two values counts.
-    let one_name = |key: String| if key == "queue.buffering.max.ms" { "linger.ms".to_owned() } else { key };
-    Ok(written.into_iter().map(|(key, value)| (one_name(key), text(value))).collect())
-}
-
-/// What librdkafka has to say, without the value: it may be a secret.
-fn words(error: &KafkaError) -> String {
-    match error {
-        KafkaError::ClientConfig(_, description, _, _) => description.clone(),
-        error => error.to_string(),
-    }
+    Ok(written.into_iter().map(|(key, value)| (one_name(&key).to_owned(), text(value))).collect())
 }

@@ -1,4 +1,4 @@
-//! What becomes of a batch, from its handing over to its fates. `mod.rs` has the picture, `lines.rs` the order.
+//! What becomes of a batch, from its handing over to its fates. `lib.rs` has the picture, `lines.rs` the order.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,11 +13,11 @@ use sync_core::bridge::{Delivery, Fate, Lost, Unreachable};
 use sync_core::telemetry::health::{Health, Severity};
 use tokio::time::{Instant, interval};
 
+use super::client::Client;
 use super::fault::{Blame, blame, words};
 use super::flight::{Failed, Flight};
 use super::lines::{Care, Lines, Way};
 use super::session::Session;
-use super::settings::KafkaSettings;
 use super::topics::{Topics, of_topic};
 use super::{Batch, Line};
 
@@ -33,10 +33,10 @@ const STALLED: Duration = Duration::from_secs(30);
 
 /// Kafka. Clones are the same.
 #[derive(Clone)]
-pub(crate) struct Kafka(Arc<Inner>);
+pub struct Kafka(Arc<Inner>);
 
 struct Inner {
-    settings: KafkaSettings,
+    client: Client,
     lines: Lines,
     topics: Topics,
     session: Mutex<Option<Arc<Session>>>,
@@ -52,11 +52,11 @@ struct Inner {
 
 impl Kafka {
     /// Connects to nothing. `health` is told when nothing is confirmed for long.
-    pub(crate) fn new(settings: &KafkaSettings, health: Option<Health>) -> Self {
+    pub fn new(client: &Client, health: Option<Health>) -> Self {
         Self(Arc::new(Inner {
-            settings: settings.clone(),
+            client: client.clone(),
             lines: Lines::default(),
-            topics: Topics::default(),
+            topics: Topics::new(client.names),
             session: Mutex::default(),
             under_way: Mutex::default(),
             health,
@@ -67,13 +67,13 @@ impl Kafka {
     }
 
     /// As in the log.
-    pub(crate) fn destination(&self) -> String {
-        format!("Kafka brokers at {}", self.0.settings.servers)
+    pub fn destination(&self) -> String {
+        format!("Kafka brokers at {}", self.0.client.servers())
     }
 
     /// One attempt. The producers of before are kept where they still serve, with what is under way in them; the future
     /// resolves when no broker can be reached any more, or they have ended.
-    pub(crate) async fn connect(&self) -> Result<BoxFuture<'static, Lost>, Unreachable> {
+    pub async fn connect(&self) -> Result<BoxFuture<'static, Lost>, Unreachable> {
         let before = self.session().clone();
         let session = match before.filter(|session| session.ended().is_none()) {
             Some(session) => {
@@ -82,7 +82,7 @@ impl Kafka {
             }
             None => {
                 self.end();
-                let session = Session::connect(self.0.settings.client()).await?;
+                let session = Session::connect(self.0.client.config()).await?;
                 self.0.topics.close_all();
                 *self.session() = Some(session.clone());
                 session
@@ -172,14 +172,14 @@ impl Kafka {
     }
 
     /// Of these topics, those that are not there. Makes none.
-    pub(crate) async fn absent<'a>(&self, topics: &[&'a str]) -> Result<Vec<&'a str>, Unreachable> {
-        let session = Session::connect(self.0.settings.client()).await?;
+    pub async fn absent<'a>(&self, topics: &[&'a str]) -> Result<Vec<&'a str>, Unreachable> {
+        let session = Session::connect(self.0.client.config()).await?;
         let there = session.topics().await?;
         Ok(topics.iter().copied().filter(|topic| !there.contains(*topic)).collect())
     }
 
     /// Hands a batch of so many records over. What is in no line is [`Fate::Unknown`].
-    pub(crate) fn deliver(&self, batch: Arc<dyn Batch>, count: usize, lines: Vec<Line>) -> Delivery {
+    pub fn deliver(&self, batch: Arc<dyn Batch>, count: usize, lines: Vec<Line>) -> Delivery {
         let mut fates = vec![Fate::Unknown; count];
         let Some(session) = self.session().clone() else {
             return std::future::ready(fates).boxed();
@@ -235,7 +235,7 @@ impl Kafka {
     }
 
     /// Ends the connection. What was sent and has no report yet gets none any more.
-    pub(crate) async fn disconnect(&self) {
+    pub async fn disconnect(&self) {
         let session = self.session().take();
         if let Some(session) = session {
             session.give_up();
@@ -345,10 +345,11 @@ impl Sending {
 
     fn not_sent(&self, line: &Line, code: Code, length: usize) -> Sent {
         if code == Code::MessageSizeTooLarge {
-            let most = self.kafka.0.settings.max_request_size;
+            let Client { names, .. } = &self.kafka.0.client;
+            let (name, most) = (names.max_request_size, self.kafka.0.client.max_request_size());
             let length = length + line.key.len();
             return Sent::Never(Fate::Unfit(format!(
-                "the record is {length} bytes long, and KAFKA_MAX_REQUEST_SIZE is {most}"
+                "the record is {length} bytes long, and {name} is {most}"
             )));
         }
         self.kafka.failed(line, code);

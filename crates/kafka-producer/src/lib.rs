@@ -11,23 +11,24 @@
 //! other, never by both at a time (`lines.rs`), and the first one of a line by a new producer alone (`session.rs`:
 //! *proven*). None is sent once an earlier one of its line has come back undone.
 
+mod client;
 mod deliver;
 mod fault;
 mod flight;
 mod lines;
 mod retention;
 mod session;
-pub(crate) mod settings;
 mod topics;
 
-pub(crate) use self::deliver::Kafka;
+pub use client::{Client, MOST_IN_FLIGHT, Mistake, Names, is_of_delivery, is_server, one_name};
+pub use deliver::Kafka;
 
 use std::sync::Arc;
 
 use rdkafka::message::OwnedHeaders;
 
 /// Records that are handed over together.
-pub(crate) trait Batch: Send + Sync + 'static {
+pub trait Batch: Send + Sync + 'static {
     /// Appends the value of the record at this place, and says the rest of it.
     fn record(&self, at: usize, value: &mut Vec<u8>) -> Head;
 
@@ -36,19 +37,24 @@ pub(crate) trait Batch: Send + Sync + 'static {
 }
 
 /// What a record is besides its value.
-pub(crate) struct Head {
-    pub(crate) headers: OwnedHeaders,
+pub struct Head {
+    /// Told with it.
+    pub headers: OwnedHeaders,
     /// Milliseconds since 1970; `None` is the moment of sending.
-    pub(crate) timestamp: Option<i64>,
+    pub timestamp: Option<i64>,
+    /// The value is null, whatever was appended: where a topic is compacted, what its key stood for is deleted.
+    pub tombstone: bool,
 }
 
 /// Records of a batch that belong in one order, on one topic, with one key.
 #[derive(Clone, Debug)]
-pub(crate) struct Line {
+pub struct Line {
     /// What tells it from other lines.
-    pub(crate) name: Arc<str>,
-    pub(crate) topic: Arc<str>,
-    pub(crate) key: bytes::Bytes,
+    pub name: Arc<str>,
+    /// Where they go.
+    pub topic: Arc<str>,
+    /// Decides on the partition.
+    pub key: bytes::Bytes,
     /// Their places in the batch, ascending.
-    pub(crate) records: Vec<usize>,
+    pub records: Vec<usize>,
 }

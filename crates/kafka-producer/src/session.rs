@@ -16,9 +16,9 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
+use super::client::PRODUCER;
 use super::fault::{needs_human, words};
 use super::flight::Ticket;
-use super::settings::PRODUCER;
 use super::{Head, Line};
 
 /// An answer from the brokers may take so long.
@@ -33,7 +33,7 @@ const BATCH_SIZE: usize = 1_000_000;
 /// Many records a request, and when one is refused, an end to all.
 const MAIN: [(&str, &str); 3] =
     [("enable.gapless.guarantee", "true"), ("linger.ms", "1"), ("batch.num.messages", "10000")];
-/// Each record is a request of its own.
+/// Each record is a request of its own, also where a person wants more in one: what is refused must be refused alone.
 const SOLO: [(&str, &str); 2] = [("linger.ms", "0"), ("batch.num.messages", "1")];
 
 /// See the module.
@@ -72,7 +72,7 @@ impl Session {
             config.set(key, value);
         }
         let heard = Arc::new(Heard::default());
-        let main = make(&config, &MAIN, &heard).map_err(|error| Unreachable {
+        let main = make(main(&config), &heard).map_err(|error| Unreachable {
             reason: format!("the client library refuses the settings: {error}"),
             needs_human: true,
         })?;
@@ -101,7 +101,7 @@ impl Session {
         let mut config = self.config.clone();
         config.set("batch.size", batch_size.to_string());
         Ok(Arc::new(Self {
-            main: make(&config, &MAIN, &self.heard)?,
+            main: make(main(&config), &self.heard)?,
             solo: self.solo.clone(),
             config,
             heard: self.heard.clone(),
@@ -226,7 +226,7 @@ impl Session {
         head: Head,
         ticket: Box<Ticket>,
     ) -> Result<(), Code> {
-        let solo = self.solo.get_or_init(|| make(&self.config, &SOLO, &self.heard));
+        let solo = self.solo.get_or_init(|| make(alone(&self.config), &self.heard));
         match solo {
             Ok(solo) => solo.send(line, value, head, ticket),
             Err(error) => {
@@ -251,14 +251,26 @@ impl Session {
     }
 }
 
-fn make(config: &ClientConfig, further: &[(&str, &str)], heard: &Arc<Heard>) -> Result<Producer, KafkaError> {
+fn main(config: &ClientConfig) -> ClientConfig {
     let mut config = config.clone();
-    for (key, value) in further {
+    for (key, value) in MAIN {
         // What a person set goes before what delivery does not depend on.
         if config.get(key).is_none() {
-            config.set(*key, *value);
+            config.set(key, value);
         }
     }
+    config
+}
+
+fn alone(config: &ClientConfig) -> ClientConfig {
+    let mut config = config.clone();
+    for (key, value) in SOLO {
+        config.set(key, value);
+    }
+    config
+}
+
+fn make(config: ClientConfig, heard: &Arc<Heard>) -> Result<Producer, KafkaError> {
     config.create_with_context(Reports(heard.clone())).map(|producer| Producer(Some(producer)))
 }
 
@@ -268,10 +280,8 @@ impl Producer {
     }
 
     fn send(&self, line: &Line, value: &[u8], head: Head, ticket: Box<Ticket>) -> Result<(), Code> {
-        let record = BaseRecord::with_opaque_to(&line.topic, ticket)
-            .key(&line.key[..])
-            .payload(value)
-            .headers(head.headers);
+        let record = BaseRecord::with_opaque_to(&line.topic, ticket).key(&line.key[..]).headers(head.headers);
+        let record = if head.tombstone { record } else { record.payload(value) };
         let record = match head.timestamp {
             Some(timestamp) => record.timestamp(timestamp),
             None => record,
@@ -314,5 +324,22 @@ impl ProducerContext for Reports {
             Ok(_) => ticket.delivered(),
             Err((error, _)) => ticket.failed(error.rdkafka_error_code().unwrap_or(Code::Fail)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_person_sets_of_batches_is_not_for_records_that_go_alone() {
+        let mut config = ClientConfig::new();
+        config.set("batch.num.messages", "500").set("linger.ms", "20").set("client.id", "plant-7");
+        let told = |config: &ClientConfig| {
+            ["batch.num.messages", "linger.ms", "client.id", "enable.gapless.guarantee"]
+                .map(|key| config.get(key).map(str::to_owned).unwrap_or_default())
+        };
+        assert_eq!(told(&main(&config)), ["500", "20", "plant-7", "true"]);
+        assert_eq!(told(&alone(&config)), ["1", "0", "plant-7", ""]);
     }
 }
