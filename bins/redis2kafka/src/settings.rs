@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use sync_core::program::BridgeSettings;
+use sync_core::program::{BridgeSettings, StreamBridgeSettings};
 use sync_core::settings::rules;
 use sync_core::settings::shared::{
     GENERAL_GROUP, SOURCE_REDIS_GROUP, STREAM_CLEANUP, STREAMS_GROUP, TARGET_REDIS, TEXT_GROUP,
@@ -148,7 +148,9 @@ impl BridgeSettings for Settings {
     fn general(&self) -> &GeneralSettings {
         &self.general
     }
+}
 
+impl StreamBridgeSettings for Settings {
     fn streams(&self) -> &StreamSettings {
         &self.streams
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use sync_core::pattern::Pattern;
-use sync_core::program::BridgeSettings;
+use sync_core::program::{BridgeSettings, StreamBridgeSettings};
 use sync_core::settings::rules;
 use sync_core::settings::shared::{GENERAL_GROUP, SOURCE_REDIS_GROUP, STREAMS_GROUP, TEXT_GROUP};
 use sync_core::settings::{
@@ -190,7 +190,9 @@ impl BridgeSettings for Settings {
     fn general(&self) -> &GeneralSettings {
         &self.general
     }
+}
 
+impl StreamBridgeSettings for Settings {
     fn streams(&self) -> &StreamSettings {
         &self.streams
     }

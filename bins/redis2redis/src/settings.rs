@@ -1,7 +1,7 @@
 //! The settings of redis2redis: its table, its defaults, and the typed values. What every bridge with a Redis source
 //! shares is declared and read in `sync_core::settings`.
 
-use sync_core::program::BridgeSettings;
+use sync_core::program::{BridgeSettings, StreamBridgeSettings};
 use sync_core::settings::rules::{self, Ruled};
 use sync_core::settings::shared::{GENERAL_GROUP, SOURCE_REDIS_GROUP, STREAMS_GROUP, TARGET_REDIS};
 use sync_core::settings::{
@@ -135,7 +135,9 @@ impl BridgeSettings for Settings {
     fn general(&self) -> &GeneralSettings {
         &self.general
     }
+}
 
+impl StreamBridgeSettings for Settings {
     fn streams(&self) -> &StreamSettings {
         &self.streams
     }

@@ -47,7 +47,10 @@ pub trait BridgeSettings: Sized {
 
     /// What every bridge has.
     fn general(&self) -> &GeneralSettings;
+}
 
+/// The settings of a bridge that reads streams.
+pub trait StreamBridgeSettings: BridgeSettings {
     /// What it reads.
     fn streams(&self) -> &StreamSettings;
 }
@@ -74,7 +77,23 @@ impl SettingsArguments {
     }
 }
 
-/// What is made before the bridge and outside of it.
+/// What is made before the bridge and outside of it, whatever the bridge reads.
+pub struct Process {
+    /// As the program names itself.
+    pub name: &'static str,
+    /// How the process is.
+    pub health: Health,
+    /// What it counts.
+    pub metrics: Metrics,
+    /// What its page says.
+    pub status: Status,
+    /// When to stop.
+    pub stop: Shutdown,
+    /// How long a stop waits for what is in flight.
+    pub shutdown_timeout: Duration,
+}
+
+/// What is made before a bridge that reads streams.
 pub struct Surroundings {
     name: &'static str,
     live: watch::Receiver<Live>,
@@ -126,11 +145,54 @@ impl Surroundings {
     }
 }
 
-/// Runs a bridge until it is asked to stop.
-pub fn run_bridge<T: BridgeSettings + 'static>(
+/// Runs a bridge that reads streams until it is asked to stop.
+pub fn run_bridge<T: StreamBridgeSettings + 'static>(
     program: Program,
     inputs: Inputs,
     bridge: impl AsyncFnOnce(T, Surroundings) -> anyhow::Result<()>,
+) -> ExitCode {
+    run(program, inputs, async |settings: T, start: Start| {
+        let streams = settings.streams();
+        let Program { name, version } = program;
+        tracing::info!(version, group = streams.group, consumer = streams.consumer, "{name} starts");
+        let (process, reload) = start.process(settings.general()).await?;
+        let limiter = RateLimiter::new(streams.rate_limit);
+        process.metrics.watch_limiter(limiter.clone());
+        let (tell, live) = watch::channel(live_of(streams));
+        let of_streams = limiter.clone();
+        reload.on_hangup(
+            "discovery range, patterns and interval of streams, log level and rate limit apply; others do at the next start",
+            move |settings: &T| {
+                of_streams.set_rate(settings.streams().rate_limit);
+                tell.send_replace(live_of(settings.streams()));
+            },
+        );
+        let Process { name, health, metrics, status, stop, shutdown_timeout } = process;
+        let around = Surroundings { name, live, limiter, health, metrics, status, stop, shutdown_timeout };
+        bridge(settings, around).await
+    })
+}
+
+/// Runs a bridge that reads something else until it is asked to stop.
+pub fn run_process<T: BridgeSettings + 'static>(
+    program: Program,
+    inputs: Inputs,
+    bridge: impl AsyncFnOnce(T, Process) -> anyhow::Result<()>,
+) -> ExitCode {
+    run(program, inputs, async |settings: T, start: Start| {
+        let Program { name, version } = program;
+        tracing::info!(version, "{name} starts");
+        let (process, reload) = start.process(settings.general()).await?;
+        process.metrics.without_streams();
+        reload.on_hangup("the log level applies; all else does at the next start", |_: &T| {});
+        bridge(settings, process).await
+    })
+}
+
+fn run<T: BridgeSettings>(
+    program: Program,
+    inputs: Inputs,
+    body: impl AsyncFnOnce(T, Start) -> anyhow::Result<()>,
 ) -> ExitCode {
     // Before anything that takes time: a stop that comes early must not be lost.
     let signals = shutdown::signals();
@@ -145,10 +207,7 @@ pub fn run_bridge<T: BridgeSettings + 'static>(
             ..LogSetup::new(&loaded.settings.general().log, program.name)
         })?;
         warn(&loaded.warnings);
-        runtime()?.block_on(async {
-            let around = surround(program, &loaded.settings, inputs, log, stop, hangups).await?;
-            bridge(loaded.settings, around).await
-        })
+        runtime()?.block_on(body(loaded.settings, Start { program, inputs, log, stop, hangups }))
     });
     match result {
         Ok(()) => {
@@ -162,54 +221,64 @@ pub fn run_bridge<T: BridgeSettings + 'static>(
     }
 }
 
-async fn surround<T: BridgeSettings + 'static>(
-    Program { name, version, .. }: Program,
-    settings: &T,
+/// A process that has read its settings and logs.
+struct Start {
+    program: Program,
     inputs: Inputs,
     log: LogHandle,
     stop: Shutdown,
     hangups: Hangups,
-) -> anyhow::Result<Surroundings> {
-    let (general, streams) = (settings.general(), settings.streams());
-    tracing::info!(version, group = streams.group, consumer = streams.consumer, "{name} starts");
-    let health = Health::default();
-    let metrics = Metrics::new(name, version, general.metrics_per_stream);
-    let limiter = RateLimiter::new(streams.rate_limit);
-    metrics.watch_limiter(limiter.clone());
-    let status = Status::default();
-    if let Some(address) = general.admin_addr {
-        let admin = Admin::bind(&address.to_string()).await?;
-        let (health, metrics, status) = (health.clone(), metrics.clone(), status.clone());
-        tokio::spawn(admin.serve(health, metrics, status, stop.requested()));
-    }
-    let (tell, live) = watch::channel(live_of(streams));
-    tokio::spawn(reload::<T>(inputs, hangups, tell, log, limiter.clone()));
-    let shutdown_timeout = general.shutdown_timeout;
-    Ok(Surroundings { name, live, limiter, health, metrics, status, stop, shutdown_timeout })
 }
 
-/// SIGHUP: what may change while running is applied; a bad file changes nothing.
-async fn reload<T: BridgeSettings>(
-    inputs: Inputs,
-    mut hangups: Hangups,
-    tell: watch::Sender<Live>,
-    log: LogHandle,
-    limiter: RateLimiter,
-) {
-    loop {
-        hangups.next().await;
-        match T::load(&inputs) {
-            Ok(Loaded { settings, warnings, .. }) => {
-                warn(&warnings);
-                log.set_level(settings.general().log.level.into());
-                limiter.set_rate(settings.streams().rate_limit);
-                tell.send_replace(live_of(settings.streams()));
-                tracing::info!(
-                    "settings read again: discovery range, patterns and interval of streams, log level and rate limit apply; others do at the next start"
-                );
-            }
-            Err(mistakes) => tracing::error!("settings not read again, the old ones stay: {mistakes}"),
+impl Start {
+    /// With its pages, if there are to be any.
+    async fn process(self, general: &GeneralSettings) -> anyhow::Result<(Process, Reload)> {
+        let Self { program: Program { name, version }, inputs, log, stop, hangups } = self;
+        let health = Health::default();
+        let metrics = Metrics::new(name, version, general.metrics_per_stream);
+        let status = Status::default();
+        if let Some(address) = general.admin_addr {
+            let admin = Admin::bind(&address.to_string()).await?;
+            let (health, metrics, status) = (health.clone(), metrics.clone(), status.clone());
+            tokio::spawn(admin.serve(health, metrics, status, stop.requested()));
         }
+        let shutdown_timeout = general.shutdown_timeout;
+        let process = Process { name, health, metrics, status, stop, shutdown_timeout };
+        Ok((process, Reload { inputs, log, hangups }))
+    }
+}
+
+/// What reads settings again.
+struct Reload {
+    inputs: Inputs,
+    log: LogHandle,
+    hangups: Hangups,
+}
+
+impl Reload {
+    /// SIGHUP: what may change while running is applied; a bad file changes nothing.
+    fn on_hangup<T: BridgeSettings + 'static>(
+        self,
+        what_applies: &'static str,
+        apply: impl Fn(&T) + Send + 'static,
+    ) {
+        let Self { inputs, log, mut hangups } = self;
+        tokio::spawn(async move {
+            loop {
+                hangups.next().await;
+                match T::load(&inputs) {
+                    Ok(Loaded { settings, warnings, .. }) => {
+                        warn(&warnings);
+                        log.set_level(settings.general().log.level.into());
+                        apply(&settings);
+                        tracing::info!("settings read again: {what_applies}");
+                    }
+                    Err(mistakes) => {
+                        tracing::error!("settings not read again, the old ones stay: {mistakes}")
+                    }
+                }
+            }
+        });
     }
 }
 
@@ -246,12 +315,19 @@ pub fn operate<T: BridgeSettings>(
         .and_then(|_| runtime())
         .map(|runtime| runtime.block_on(command(loaded)));
     match result {
-        Ok(Ok(ended)) => ended.into(),
-        Ok(Err(error)) => failed(program, &error),
+        Ok(result) => answer(program, result),
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What a command that needs no settings came to.
+pub fn answer(program: Program, result: Result<Ended, CommandError>) -> ExitCode {
+    match result {
+        Ok(ended) => ended.into(),
+        Err(error) => failed(program, &error),
     }
 }
 

@@ -48,7 +48,7 @@ pub fn print_settings(
 ) -> Result<(), CommandError> {
     let mut table = Table::new("", ["SETTING", "VALUE", "ORIGIN"]);
     for setting in effective {
-        table.row([setting.name.to_owned(), setting.value.clone(), setting.origin.clone()]);
+        table.row([setting.name.to_string(), setting.value.clone(), setting.origin.clone()]);
     }
     table.write(out)?;
     if !warnings.is_empty() {

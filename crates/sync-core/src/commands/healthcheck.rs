@@ -75,7 +75,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::settings::{GeneralSettings, Loaded, Mistakes, StreamSettings};
+    use crate::settings::{GeneralSettings, Loaded, Mistakes};
 
     /// Settings that cannot be read: a file that was broken while the bridge runs.
     struct Broken;
@@ -86,10 +86,6 @@ mod tests {
         }
 
         fn general(&self) -> &GeneralSettings {
-            unreachable!("it never loads")
-        }
-
-        fn streams(&self) -> &StreamSettings {
             unreachable!("it never loads")
         }
     }

@@ -131,8 +131,13 @@ impl RetrySettings {
     /// Attempts at start, first and longest delay. Where only one of the delays is set, the other's default
     /// gives way to it.
     pub fn read(reader: &mut Reader, max_retries: &Setting, base: &Setting, max: &Setting) -> Self {
-        let delay = rules::seconds(0.001..=86400.0);
         let max_retries = reader.value(max_retries, rules::integer(1..=u64::from(u32::MAX)));
+        Self { max_retries, ..Self::read_delays(reader, base, max) }
+    }
+
+    /// The same where nothing limits the attempts at start either.
+    pub fn read_delays(reader: &mut Reader, base: &Setting, max: &Setting) -> Self {
+        let delay = rules::seconds(0.001..=86400.0);
         let first = reader.value(base, &delay);
         let longest = reader.value(max, &delay);
         let (first, longest) = match (reader.is_good(base), reader.is_good(max)) {
@@ -151,7 +156,7 @@ impl RetrySettings {
             }
             _ => (first, longest),
         };
-        Self { max_retries, base: first, cap: longest }
+        Self { max_retries: u32::MAX, base: first, cap: longest }
     }
 }
 

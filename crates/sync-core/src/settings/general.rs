@@ -9,6 +9,7 @@ use tracing::Level;
 use super::reader::{Given, Reader};
 use super::rules::{self, Ruled};
 use super::shared::*;
+use super::table::Setting;
 pub use crate::payload::ValueFormat;
 use crate::telemetry::log::LogFormat;
 
@@ -54,10 +55,19 @@ impl GeneralSettings {
             log: LogSettings::read(reader),
             admin_addr: reader.value(&ADMIN_ADDR, rules::listen_address),
             shutdown_timeout: reader.value(&SHUTDOWN_TIMEOUT, rules::seconds(0.0..=3600.0)),
-            metrics_per_stream: reader.value(&METRICS_PER_STREAM, rules::integer(0..=1_000_000)),
-            monitor_interval: reader.value(&MONITOR_INTERVAL, rules::seconds(0.1..=86400.0)),
+            metrics_per_stream: where_known(reader, &METRICS_PER_STREAM, rules::integer(0..=1_000_000)),
+            monitor_interval: where_known(reader, &MONITOR_INTERVAL, rules::seconds(0.1..=86400.0)),
         }
     }
+}
+
+/// A bridge that reads no streams has nothing to set there.
+fn where_known<T: Default>(
+    reader: &mut Reader,
+    setting: &Setting,
+    rule: impl Fn(&Given<'_>) -> Ruled<T>,
+) -> T {
+    if reader.has(setting) { reader.value(setting, rule) } else { T::default() }
 }
 
 impl LogSettings {

@@ -67,18 +67,31 @@ impl Inputs {
         }
     }
 
+    /// What was said on the command line, each setting once.
+    pub fn command_line(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.command_line.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// The environment.
+    pub fn environment(&self) -> impl Iterator<Item = (&str, &std::ffi::OsStr)> {
+        self.environment.iter().map(|(key, value)| (key.as_str(), value.as_os_str()))
+    }
+
     /// A variable of the environment, as it is there.
     pub(crate) fn variable(&self, name: &str) -> Option<&str> {
         self.environment.get(name)?.to_str()
     }
 }
 
-/// A value as somebody wrote it, and where.
+/// A value as somebody wrote it, and where. The value may be a secret.
 #[derive(Clone)]
-pub(super) struct Written {
-    pub(super) key: String,
-    pub(super) value: String,
-    pub(super) origin: String,
+pub struct Written {
+    /// The key as it was spelled.
+    pub key: String,
+    /// Its text.
+    pub value: String,
+    /// As in [`super::Effective::origin`].
+    pub origin: String,
 }
 
 /// The layers laid over one another: canonical name → key as written, value and origin.
@@ -86,7 +99,7 @@ pub(super) struct Stack(Map<String, Value>);
 
 impl Stack {
     pub(super) fn get(&self, setting: &Setting) -> Option<Written> {
-        let mut fields = self.0.get(setting.name)?.clone().into_table().ok()?;
+        let mut fields = self.0.get(&undotted(setting.name))?.clone().into_table().ok()?;
         let key = fields.remove("key")?.into_string().ok()?;
         let value = fields.remove("value")?;
         let origin = value.origin()?.to_owned();
@@ -112,18 +125,27 @@ pub(super) fn stack(bridge: &Bridge, inputs: &Inputs, notes: &mut Notes) -> Stac
     unknown::look_through(bridge, &environment, unknown::Whose::Everybodys, notes);
     unknown::look_through(bridge, &file, unknown::Whose::Ours, notes);
 
+    let layers = [&file, &environment, &command_line].map(|layer| settle(bridge, layer, notes));
+    over_defaults(bridge, layers.into())
+}
+
+/// Layers over the defaults, the strongest last; each holds canonical names.
+pub(super) fn over_defaults(bridge: &Bridge, layers: Vec<Vec<(&'static str, Written)>>) -> Stack {
     let defaults = bridge.settings().filter_map(|setting| {
         let value = bridge.default_of(setting)?.to_owned();
         Some((setting.name, Written { key: setting.name.to_owned(), value, origin: DEFAULT.to_owned() }))
     });
-    let layers = config::Config::builder()
-        .add_source(Layer(defaults.collect()))
-        .add_source(Layer(settle(bridge, &file, notes)))
-        .add_source(Layer(settle(bridge, &environment, notes)))
-        .add_source(Layer(settle(bridge, &command_line, notes)))
-        .build()
-        .and_then(|config| config.collect());
+    let mut builder = config::Config::builder().add_source(Layer(defaults.collect()));
+    for layer in layers {
+        builder = builder.add_source(Layer(layer));
+    }
+    let layers = builder.build().and_then(|config| config.collect());
     Stack(layers.expect("layers are in memory and their keys are plain names"))
+}
+
+/// `config` would take a dot for a path, and each setting is one value to us.
+fn undotted(name: &str) -> String {
+    name.replace('.', "/")
 }
 
 /// One layer as `config` takes it: by canonical name, each setting once.
@@ -147,7 +169,7 @@ impl Source for Layer {
             let value = Value::new(Some(&written.origin), written.value.clone());
             let fields: Map<String, Value> =
                 [("key".to_owned(), Value::from(written.key.clone())), ("value".to_owned(), value)].into();
-            ((*name).to_owned(), Value::new(None, ValueKind::Table(fields)))
+            (undotted(name), Value::new(None, ValueKind::Table(fields)))
         });
         Ok(entries.collect())
     }
@@ -287,27 +309,37 @@ fn passed_over(bridge: &Bridge, winner: &Written, others: &[&Written], notes: &m
 
 /// The secret in the file that `<NAME>_FILE` names, without one newline at its end.
 fn secret_from_file(named: &Written, notes: &mut Notes) -> Option<Written> {
-    let mut wrong = |rule: String| {
-        let Written { key, value, origin } = named.clone();
-        notes.mistake(Mistake { key, value: Some(value), origin, rule });
-        None
-    };
-    let secret = match read(Path::new(&named.value)).map(String::from_utf8) {
-        Ok(Ok(secret)) => secret,
-        Ok(Err(_)) => return wrong("must be the path of a UTF-8 file".to_owned()),
-        Err(error) => return wrong(format!("must be the path of a readable file: {error}")),
-    };
-    let secret =
-        secret.strip_suffix('\n').map_or(secret.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
-    if secret.is_empty() {
-        notes.warn(format!("{} ({}): {} is empty", named.key, named.origin, named.value));
-        return None;
+    match read_secret(named) {
+        Ok(secret) if secret.value.is_empty() => {
+            notes.warn(format!("{} ({}): {} is empty", named.key, named.origin, named.value));
+            None
+        }
+        Ok(secret) => Some(secret),
+        Err(mistake) => {
+            notes.mistake(mistake);
+            None
+        }
     }
-    let origin = format!("file {}, named in {}", named.value, named.origin);
-    Some(Written { key: named.key.clone(), value: secret.to_owned(), origin })
 }
 
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+/// What stands in the file that a value names, without one newline at its end.
+pub fn read_secret(named: &Written) -> Result<Written, Mistake> {
+    let wrong = |rule: String| {
+        let Written { key, value, origin } = named.clone();
+        Mistake { key, value: Some(value), origin, rule }
+    };
+    let secret = read(Path::new(&named.value))
+        .map_err(|error| wrong(format!("must be the path of a readable file: {error}")))?;
+    let secret =
+        String::from_utf8(secret).map_err(|_| wrong("must be the path of a UTF-8 file".to_owned()))?;
+    let secret =
+        secret.strip_suffix('\n').map_or(secret.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
+    let origin = format!("file {}, named in {}", named.value, named.origin);
+    Ok(Written { key: named.key.clone(), value: secret.to_owned(), origin })
+}
+
+/// A settings file or secret, whole.
+pub fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(LONGEST_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LONGEST_FILE {

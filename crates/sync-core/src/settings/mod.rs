@@ -33,11 +33,12 @@ mod unknown;
 
 pub use connection::TlsTable;
 pub use general::*;
-pub use layers::Inputs;
-pub use reader::{Given, Reader, load};
+pub use layers::{Inputs, Written, read, read_secret};
+pub use reader::{Gathered, Given, Reader, load, load_gathered};
 pub use report::{Effective, Loaded, Mistake, Mistakes};
 pub use source::*;
-pub use table::{Bridge, Group, Setting, Show};
+pub use table::{Bridge, Group, Setting, Show, wrap};
+pub use unknown::{is_injected, nearest_of};
 
 /// Text that never shows in a log, an error, a metric or a page: `Debug` and `Display` print `***`.
 #[derive(Clone, PartialEq, Eq)]

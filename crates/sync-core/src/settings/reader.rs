@@ -1,7 +1,7 @@
 //! Turns the layered texts into typed values: every setting by its rule, all mistakes collected. The rules
 //! themselves are in [`super::rules`]; the settings a bridge has are in its [`Bridge`].
 
-use super::layers::{DEFAULT, Inputs, Stack, Written, stack};
+use super::layers::{DEFAULT, Inputs, Stack, Written, over_defaults, stack};
 use super::report::{Effective, Loaded, Mistake, Mistakes, Notes};
 use super::table::{Bridge, Setting, in_unit_of};
 
@@ -14,6 +14,39 @@ pub fn load<T>(
 ) -> Result<Loaded<T>, Mistakes> {
     let mut notes = Notes::default();
     let stack = stack(bridge, inputs, &mut notes);
+    load_stack(bridge, inputs, stack, notes, read)
+}
+
+/// What a bridge with another kind of settings file has found there: each setting's value that counts, by its canonical
+/// name, and what was wrong on the way.
+#[derive(Default)]
+pub struct Gathered {
+    /// A setting that nobody wrote is absent; its default counts then.
+    pub values: Vec<(&'static str, Written)>,
+    /// Found on the way; settings are not loaded then, and all else is looked at nevertheless.
+    pub mistakes: Vec<Mistake>,
+    /// Found on the way.
+    pub warnings: Vec<String>,
+}
+
+/// As [`load`], with values that are found already.
+pub fn load_gathered<T>(
+    bridge: &'static Bridge,
+    inputs: &Inputs,
+    gathered: Gathered,
+    read: impl FnOnce(&mut Reader) -> T,
+) -> Result<Loaded<T>, Mistakes> {
+    let Gathered { values, mistakes, warnings } = gathered;
+    load_stack(bridge, inputs, over_defaults(bridge, vec![values]), Notes { mistakes, warnings }, read)
+}
+
+fn load_stack<T>(
+    bridge: &'static Bridge,
+    inputs: &Inputs,
+    stack: Stack,
+    notes: Notes,
+    read: impl FnOnce(&mut Reader) -> T,
+) -> Result<Loaded<T>, Mistakes> {
     let host = host_name(inputs);
     let mut reader = Reader { bridge, stack, notes, host, replaced: Vec::new() };
     let settings = read(&mut reader);
@@ -63,11 +96,7 @@ impl Reader {
         setting: &Setting,
         rule: impl Fn(&Given<'_>) -> Result<T, String>,
     ) -> Option<T> {
-        debug_assert!(
-            self.bridge.settings().any(|known| known.name == setting.name),
-            "{} is in no group",
-            setting.name
-        );
+        debug_assert!(self.has(setting), "{} is in no group", setting.name);
         let Written { key, value, .. } = self.stack.get(setting)?;
         match rule(&Given { setting, key: &key, text: &value }) {
             Ok(value) => Some(value),
@@ -76,6 +105,11 @@ impl Reader {
                 None
             }
         }
+    }
+
+    /// Whether it is a setting of this bridge.
+    pub fn has(&self, setting: &Setting) -> bool {
+        self.bridge.settings().any(|known| known.name == setting.name)
     }
 
     /// Whether somebody wrote it: on the command line, in the environment or in the file.
@@ -113,6 +147,11 @@ impl Reader {
         self.notes.mistake(Mistake { key, value: Some(value), origin, rule: rule.into() });
     }
 
+    /// Notes a mistake in a part of a value, with a place of its own.
+    pub fn mistake_in(&mut self, mistake: Mistake) {
+        self.notes.mistake(mistake);
+    }
+
     /// Notes what a person should look at though it works. The text must hold no secret.
     pub fn warn(&mut self, warning: impl Into<String>) {
         self.notes.warn(warning.into());
@@ -120,7 +159,7 @@ impl Reader {
 
     /// Has `check` show this for a setting whose effective value follows from others.
     pub fn replace(&mut self, name: &'static str, value: impl Into<String>, origin: impl Into<String>) {
-        self.replaced.push(Effective { name, value: value.into(), origin: origin.into() });
+        self.replaced.push(Effective { name: name.into(), value: value.into(), origin: origin.into() });
     }
 
     /// The host that this process runs on.
@@ -136,11 +175,13 @@ impl Reader {
             }
             match self.stack.get(setting) {
                 Some(written) => Effective {
-                    name: setting.name,
+                    name: setting.name.into(),
                     value: in_unit_of(setting.name, &written.key, &setting.shown(&written.value)),
                     origin: written.origin,
                 },
-                None => Effective { name: setting.name, value: String::new(), origin: DEFAULT.to_owned() },
+                None => {
+                    Effective { name: setting.name.into(), value: String::new(), origin: DEFAULT.to_owned() }
+                }
             }
         };
         self.bridge.settings().map(effective).collect()

@@ -1,6 +1,7 @@
 //! What comes out of loading: the settings, or every mistake at once; warnings; and for `check` each effective
 //! value with its origin. Values are masked before they get here.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// Settings that obey their rules.
@@ -18,7 +19,7 @@ pub struct Loaded<T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effective {
     /// Canonical name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// As written, `***` for a secret; empty if it is not set and has no default.
     pub value: String,
     /// `default`, `command line`, `environment`, `file ./env.conf line 12`, …

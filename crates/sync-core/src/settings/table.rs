@@ -197,7 +197,8 @@ impl Bridge {
     }
 }
 
-fn wrap(text: &str, width: usize) -> Vec<String> {
+/// Words on lines of at most so many characters.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         match lines.last_mut() {

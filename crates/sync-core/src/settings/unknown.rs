@@ -93,16 +93,21 @@ fn keys(bridge: &Bridge) -> impl Iterator<Item = String> {
 }
 
 fn nearest(bridge: &Bridge, key: &str) -> String {
+    nearest_of(key, keys(bridge)).unwrap_or_default()
+}
+
+/// Which of the known keys this one resembles most, whatever the letter case.
+pub fn nearest_of(key: &str, known: impl Iterator<Item = String>) -> Option<String> {
     let key: String = key.to_ascii_uppercase().chars().take(64).collect();
-    keys(bridge)
-        .map(|known| (strsim::normalized_damerau_levenshtein(&key, &known), known))
+    known
+        .map(|known| (strsim::normalized_damerau_levenshtein(&key, &known.to_ascii_uppercase()), known))
         .reduce(|best, next| if next.0 > best.0 { next } else { best })
-        .map_or_else(String::new, |(_, known)| known)
+        .map(|(_, known)| known)
 }
 
 /// Whether Kubernetes (service links) or Docker (container links) put this variable there: for a service `redis`
 /// they set REDIS_PORT=tcp://10.0.0.1:6379, REDIS_SERVICE_HOST, REDIS_PORT_6379_TCP_ADDR and more.
-pub(super) fn is_injected(key: &str, value: &str) -> bool {
+pub fn is_injected(key: &str, value: &str) -> bool {
     let numbered_port = key.split("_PORT_").skip(1).any(|rest| {
         let (port, protocol) = rest.split_once('_').unwrap_or_default();
         port.parse::<u16>().is_ok() && ["TCP", "UDP", "SCTP"].iter().any(|known| protocol.starts_with(known))

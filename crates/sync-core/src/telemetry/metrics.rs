@@ -4,7 +4,7 @@
 //! Prometheus is in `exposition`. Totals of the process never go down, also when a stream is forgotten.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -43,6 +43,8 @@ struct Inner {
     /// Milliseconds since 1970; 0 is never.
     last_delivery: AtomicU64,
     extra: Mutex<BTreeMap<String, Extra>>,
+    /// Nothing is read from Redis: what is about that is not shown.
+    without_streams: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -145,6 +147,15 @@ impl Totals {
 enum Extra {
     Counter(&'static str, Counter),
     Gauge(&'static str, Gauge),
+    Counters(&'static str, Family<Counter>),
+    Gauges(&'static str, Family<Gauge>),
+}
+
+/// One number for each value of a label.
+#[derive(Debug)]
+struct Family<T> {
+    label: &'static str,
+    numbers: BTreeMap<String, T>,
 }
 
 impl Default for Metrics {
@@ -172,6 +183,7 @@ impl Metrics {
             limiter: OnceLock::new(),
             last_delivery: AtomicU64::new(0),
             extra: Mutex::default(),
+            without_streams: AtomicBool::new(false),
         }))
     }
 
@@ -251,7 +263,7 @@ impl Metrics {
         match self.extra().entry(name.to_owned()).or_insert_with(|| Extra::Counter(help, Counter::default()))
         {
             Extra::Counter(_, counter) => counter.clone(),
-            Extra::Gauge(..) => panic!("{name} is registered as a gauge"),
+            _ => panic!("{name} is registered as something else"),
         }
     }
 
@@ -260,8 +272,61 @@ impl Metrics {
     pub fn gauge(&self, name: &str, help: &'static str) -> Gauge {
         match self.extra().entry(name.to_owned()).or_insert_with(|| Extra::Gauge(help, Gauge::default())) {
             Extra::Gauge(_, gauge) => gauge.clone(),
-            Extra::Counter(..) => panic!("{name} is registered as a counter"),
+            _ => panic!("{name} is registered as something else"),
         }
+    }
+
+    /// As [`Self::counter`], one for each value of a label: the same one for the same name and value. They never end, so
+    /// a label has few values, such as what stands in the settings.
+    pub fn labelled_counter(
+        &self,
+        name: &str,
+        help: &'static str,
+        label: &'static str,
+        value: &str,
+    ) -> Counter {
+        let mut extra = self.extra();
+        let family = || Extra::Counters(help, Family { label, numbers: BTreeMap::new() });
+        match extra.entry(name.to_owned()).or_insert_with(family) {
+            Extra::Counters(_, family) if family.label == label => family.of(value),
+            _ => panic!("{name} is registered as something else"),
+        }
+    }
+
+    /// As [`Self::gauge`], one for each value of a label, see [`Self::labelled_counter`].
+    pub fn labelled_gauge(&self, name: &str, help: &'static str, label: &'static str, value: &str) -> Gauge {
+        let mut extra = self.extra();
+        let family = || Extra::Gauges(help, Family { label, numbers: BTreeMap::new() });
+        match extra.entry(name.to_owned()).or_insert_with(family) {
+            Extra::Gauges(_, family) if family.label == label => family.of(value),
+            _ => panic!("{name} is registered as something else"),
+        }
+    }
+
+    /// The numbers with a label: by its name, by its value, by their own names.
+    pub(crate) fn labelled(&self) -> BTreeMap<&'static str, BTreeMap<String, BTreeMap<String, i64>>> {
+        let mut all = BTreeMap::<_, BTreeMap<_, BTreeMap<_, _>>>::new();
+        for (name, extra) in &*self.extra() {
+            let (label, numbers): (_, Vec<_>) = match extra {
+                Extra::Counters(_, Family { label, numbers }) => {
+                    let number = |counter: &Counter| i64::try_from(counter.get()).unwrap_or(i64::MAX);
+                    (*label, numbers.iter().map(|(value, counter)| (value, number(counter))).collect())
+                }
+                Extra::Gauges(_, Family { label, numbers }) => {
+                    (*label, numbers.iter().map(|(value, gauge)| (value, gauge.get())).collect())
+                }
+                Extra::Counter(..) | Extra::Gauge(..) => continue,
+            };
+            for (value, number) in numbers {
+                all.entry(label).or_default().entry(value.clone()).or_default().insert(name.clone(), number);
+            }
+        }
+        all
+    }
+
+    /// Of a process that reads nothing from Redis: what there is to say about that is left out.
+    pub fn without_streams(&self) {
+        self.0.without_streams.store(true, Relaxed);
     }
 
     /// Sums over all streams.
@@ -305,6 +370,15 @@ impl Metrics {
 
     fn extra(&self) -> MutexGuard<'_, BTreeMap<String, Extra>> {
         self.0.extra.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: Clone + Default> Family<T> {
+    fn of(&mut self, value: &str) -> T {
+        if !self.numbers.contains_key(value) {
+            self.numbers.insert(value.to_owned(), T::default());
+        }
+        self.numbers[value].clone()
     }
 }
 

@@ -51,6 +51,9 @@ struct Page<'a> {
     member: Option<&'a str>,
     replicas: &'a [Replica],
     streams: Vec<StreamStatus>,
+    /// Of a bridge that counts by something else than streams: label, its value, name of the number.
+    #[serde(flatten)]
+    labelled: BTreeMap<&'a str, BTreeMap<String, BTreeMap<String, i64>>>,
 }
 
 #[derive(Serialize)]
@@ -118,6 +121,7 @@ impl Status {
             member: inner.member.as_deref(),
             replicas: &inner.replicas,
             streams: inner.streams.iter().map(stream).collect(),
+            labelled: metrics.labelled(),
         };
         serde_json::to_string(&page).expect("texts and numbers are JSON")
     }
@@ -167,5 +171,13 @@ mod tests {
         assert_eq!((&streams[0]["owner"], &streams[0]["delivered"]), (&"x".into(), &7.into()));
         assert_eq!((&streams[1]["stream"], &streams[1]["owner"]), (&"b".into(), &"y".into()));
         assert_eq!((&streams[1]["delivered"], &streams[2]["owner"]), (&Value::Null, &Value::Null));
+    }
+
+    #[test]
+    fn what_is_counted_by_something_else_than_streams() {
+        let (status, health, metrics) = (Status::default(), Health::default(), Metrics::default());
+        metrics.labelled_counter("messages_received", "Received", "filter", "a/#").inc_by(3);
+        let page: Value = serde_json::from_str(&status.page(&health, &metrics)).unwrap();
+        assert_eq!(page["filter"]["a/#"]["messages_received"], 3);
     }
 }

@@ -244,7 +244,7 @@ fn a_url_beats_a_host() {
     assert!(loaded.settings.redis.tls.is_none());
     assert_eq!(loaded.settings.redis.db, 3);
     assert!(loaded.effective.contains(&Effective {
-        name: "SOURCE_REDIS_DB",
+        name: "SOURCE_REDIS_DB".into(),
         value: "3".into(),
         origin: "REDIS_URL (environment)".into()
     }));
@@ -292,7 +292,9 @@ fn single_values() {
     };
     assert_eq!(poll(&[("STREAM_READ_TIMEOUT_MS", "1500")]), (Duration::from_millis(1500), 0));
     let shown = load_env(&[("STREAM_READ_TIMEOUT_MS", "1500")]).expect("loads").effective;
-    assert!(shown.iter().any(|shown| (shown.name, shown.value.as_str()) == ("STREAM_POLL_INTERVAL", "1.5")));
+    assert!(
+        shown.iter().any(|shown| (&*shown.name, shown.value.as_str()) == ("STREAM_POLL_INTERVAL", "1.5"))
+    );
     assert_eq!(poll(&[("STREAM_POLL_INTERVAL", "0.1")]), (Duration::from_millis(100), 0));
     assert_eq!(poll(&[("STREAM_READ_TIMEOUT_MS", "5000")]), (Duration::from_secs(2), 1));
     assert!(report(&[("STREAM_POLL_INTERVAL", "0")]).contains("seconds from 0.001 to 2"));

@@ -14,7 +14,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeG
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::{BOUNDS, Extra, Metrics, StreamMetrics, Totals, process};
+use super::{BOUNDS, Counter, Extra, Family, Gauge, Metrics, StreamMetrics, Totals, process};
 use crate::telemetry::health::Health;
 
 /// Renders everything.
@@ -73,14 +73,19 @@ impl Collector for Snapshot {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Out(encoder);
         let totals = self.metrics.totals();
-        self.about_the_process(&mut out, &totals)?;
-        totals_of_all(&mut out, &totals)?;
+        self.about_the_process(&mut out)?;
+        if !self.without_streams() {
+            self.about_redis(&mut out, &totals)?;
+            totals_of_all(&mut out, &totals)?;
+        }
         one_by_one(&mut out, &self.metrics.worst())?;
         for (name, extra) in &*self.metrics.extra() {
             let name = format!("redis_sync_{name}");
             match extra {
                 Extra::Counter(help, counter) => out.counter(&name, help, counter.get())?,
                 Extra::Gauge(help, gauge) => out.gauge(&name, help, gauge.get())?,
+                Extra::Counters(help, family) => out.counters(&name, help, family)?,
+                Extra::Gauges(help, family) => out.gauges(&name, help, family)?,
             }
         }
         Ok(())
@@ -88,13 +93,37 @@ impl Collector for Snapshot {
 }
 
 impl Snapshot {
-    fn about_the_process(&self, out: &mut Out<'_>, totals: &Totals) -> fmt::Result {
+    fn without_streams(&self) -> bool {
+        self.metrics.0.without_streams.load(Relaxed)
+    }
+
+    fn about_the_process(&self, out: &mut Out<'_>) -> fmt::Result {
         let inner = &self.metrics.0;
         out.0
             .encode_descriptor("redis_sync", "Which bridge this is", None, MetricType::Info)?
             .encode_info(&[("bridge", inner.bridge), ("version", inner.version)])?;
         let ready = u64::from(self.health.ready().is_ok());
         out.gauge("redis_sync_ready", "1 while every part of the process works, as /readyz says", ready)?;
+        self.delivery(out)?;
+        let last = self.metrics.last_delivery().unwrap_or_default();
+        out.gauge(
+            "redis_sync_last_delivery_timestamp_seconds",
+            "When an entry was last confirmed; 0 is never",
+            last,
+        )?;
+        let help = "Failures of servers and streams, each attempt counted";
+        out.counter("redis_sync_errors", help, self.health.failures())?;
+        out.gauge("process_start_time_seconds", "Start of the process since 1970", inner.started)?;
+        if let Some(usage) = process::usage() {
+            out.gauge("process_resident_memory_bytes", "Resident memory", usage.resident_bytes)?;
+            out.gauge("process_open_fds", "Open file descriptors", usage.open_files)?;
+            out.counter("process_cpu_seconds", "User and system processor time", usage.cpu_seconds)?;
+        }
+        Ok(())
+    }
+
+    fn about_redis(&self, out: &mut Out<'_>, totals: &Totals) -> fmt::Result {
+        let inner = &self.metrics.0;
         out.gauge("redis_sync_streams", "Streams that this process reads", totals.streams)?;
         let mut budget = out.0.encode_descriptor(
             "redis_sync_read_budget_bytes",
@@ -105,25 +134,9 @@ impl Snapshot {
         for (kind, value) in [("used", &inner.budget_used), ("limit", &inner.budget_limit)] {
             budget.encode_family(&[("kind", kind)])?.encode_gauge(&value.load(Relaxed))?;
         }
-        self.delivery(out)?;
-        let last = self.metrics.last_delivery().unwrap_or_default();
-        out.gauge(
-            "redis_sync_last_delivery_timestamp_seconds",
-            "When an entry was last confirmed; 0 is never",
-            last,
-        )?;
         let operations = self.metrics.redis_operations();
         let help = "Requests sent to the source Redis; a pipeline or a script counts once";
-        out.counter("redis_sync_redis_operations", help, operations)?;
-        let help = "Failures of servers and streams, each attempt counted";
-        out.counter("redis_sync_errors", help, self.health.failures())?;
-        out.gauge("process_start_time_seconds", "Start of the process since 1970", inner.started)?;
-        if let Some(usage) = process::usage() {
-            out.gauge("process_resident_memory_bytes", "Resident memory", usage.resident_bytes)?;
-            out.gauge("process_open_fds", "Open file descriptors", usage.open_files)?;
-            out.counter("process_cpu_seconds", "User and system processor time", usage.cpu_seconds)?;
-        }
-        Ok(())
+        out.counter("redis_sync_redis_operations", help, operations)
     }
 
     fn delivery(&self, out: &mut Out<'_>) -> fmt::Result {
@@ -207,6 +220,23 @@ impl Out<'_> {
 
     fn gauge(&mut self, name: &str, help: &str, value: impl EncodeGaugeValue) -> fmt::Result {
         self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    fn counters(&mut self, name: &str, help: &str, family: &Family<Counter>) -> fmt::Result {
+        let mut out = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (value, counter) in &family.numbers {
+            out.encode_family(&[(family.label, value.as_str())])?
+                .encode_counter::<NoLabelSet, _, u64>(&counter.get(), None)?;
+        }
+        Ok(())
+    }
+
+    fn gauges(&mut self, name: &str, help: &str, family: &Family<Gauge>) -> fmt::Result {
+        let mut out = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (value, gauge) in &family.numbers {
+            out.encode_family(&[(family.label, value.as_str())])?.encode_gauge(&gauge.get())?;
+        }
+        Ok(())
     }
 
     fn stream_gauge<V: EncodeGaugeValue>(
@@ -378,6 +408,36 @@ mod tests {
         check("redis_sync_sessions", &[], -2.0);
         health.started();
         assert!(metrics.expose(&health).contains("\nredis_sync_ready 1\n"));
+    }
+
+    #[test]
+    fn numbers_with_a_label() {
+        let metrics = Metrics::default();
+        metrics.without_streams();
+        let count = |value| metrics.labelled_counter("messages_received", "Received", "filter", value);
+        count("a/#").inc_by(2);
+        count("say \"+\"\n").inc();
+        count("a/#").inc();
+        metrics.labelled_gauge("messages_unacknowledged", "Not yet", "filter", "a/#").set(-4);
+        let samples = parse(&metrics.expose(&Health::default()));
+        check(&samples, "redis_sync_messages_received_total", &[("filter", "a/#")], 3.0);
+        check(&samples, "redis_sync_messages_received_total", &[("filter", "say \"+\"\n")], 1.0);
+        check(&samples, "redis_sync_messages_unacknowledged", &[("filter", "a/#")], -4.0);
+        check(&samples, "redis_sync_delivery_seconds_count", &[], 0.0);
+        // Nothing of a source that this process does not have.
+        let of_redis = |name: &str| name.contains("redis_operations") || name.contains("_all_");
+        assert!(!samples.iter().any(|(name, ..)| of_redis(name) || name == "redis_sync_streams"));
+        let labelled = metrics.labelled();
+        assert_eq!(labelled["filter"]["a/#"]["messages_received"], 3);
+        assert_eq!(labelled["filter"]["a/#"]["messages_unacknowledged"], -4);
+    }
+
+    #[test]
+    #[should_panic(expected = "messages is registered as something else")]
+    fn one_name_is_one_kind_of_number() {
+        let metrics = Metrics::default();
+        metrics.labelled_counter("messages", "Messages", "filter", "a");
+        metrics.labelled_counter("messages", "Messages", "topic", "a");
     }
 
     #[test]
