@@ -1,0 +1,115 @@
+//! The operator's commands.
+
+use std::io::{self, Read as _, Write};
+use std::path::Path;
+
+use sync_core::commands::check::print_settings;
+use sync_core::commands::{CommandError, Ended};
+use sync_core::settings::Loaded;
+use sync_core::telemetry::log::escape;
+
+use crate::cli::{CheckArguments, DecodeArguments};
+use crate::settings::Settings;
+
+pub(crate) async fn check(
+    loaded: Loaded<Settings>,
+    arguments: &CheckArguments,
+) -> Result<Ended, CommandError> {
+    let mut out = io::stdout().lock();
+    print_settings(&loaded.effective, &loaded.warnings, &mut out)?;
+    let mut ended = print_routes(&loaded.settings, &arguments.topic, &mut out)?;
+    if arguments.connect {
+        writeln!(out)?;
+        ended = worse(ended, connect(&loaded.settings, &mut out).await?);
+    }
+    Ok(ended)
+}
+
+fn worse(one: Ended, other: Ended) -> Ended {
+    if one == Ended::Badly { one } else { other }
+}
+
+/// A line for each MQTT topic.
+fn print_routes(settings: &Settings, topics: &[String], out: &mut impl Write) -> Result<Ended, CommandError> {
+    let mut ended = Ended::Well;
+    if !topics.is_empty() {
+        writeln!(out)?;
+    }
+    for topic in topics {
+        match route(settings, topic) {
+            Ok((to, key)) => {
+                writeln!(out, "{} → topic {}, key {}", escape(topic), escape(&to), escape(&key))?
+            }
+            Err(reason) => {
+                ended = Ended::Badly;
+                writeln!(out, "{}: {reason}", escape(topic))?;
+            }
+        }
+    }
+    Ok(ended)
+}
+
+/// Kafka topic and key of an MQTT topic's messages.
+fn route(_settings: &Settings, _topic: &str) -> Result<(String, String), String> {
+    Err("topics are not known to this build".to_owned())
+}
+
+/// What the bridge would find at both servers.
+async fn connect(_settings: &Settings, _out: &mut impl Write) -> Result<Ended, CommandError> {
+    Err(CommandError::Usage("--connect is not known to this build".to_owned()))
+}
+
+/// Prints the JSON of a Sparkplug payload; no settings are needed.
+pub(crate) fn decode(arguments: &DecodeArguments) -> Result<Ended, CommandError> {
+    let json = json_of(&payload(arguments)?)?;
+    writeln!(io::stdout().lock(), "{json}")?;
+    Ok(Ended::Well)
+}
+
+fn payload(arguments: &DecodeArguments) -> Result<Vec<u8>, CommandError> {
+    match (&arguments.hex, &arguments.file) {
+        (Some(digits), _) => bytes_of(digits)
+            .ok_or_else(|| CommandError::Usage("--hex must be pairs of hexadecimal digits".to_owned())),
+        (None, Some(path)) => {
+            read(path).map_err(|error| CommandError::Usage(format!("read {}: {error}", path.display())))
+        }
+        (None, None) => Err(CommandError::Usage("--hex or a file is needed".to_owned())),
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    if path != Path::new("-") {
+        return std::fs::read(path);
+    }
+    let mut bytes = Vec::new();
+    io::stdin().lock().read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Blanks between digits do not count.
+fn bytes_of(digits: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = digits
+        .chars()
+        .filter(|digit| !digit.is_ascii_whitespace())
+        .map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect::<Option<_>>()?;
+    let pairs = digits.chunks_exact(2);
+    pairs.remainder().is_empty().then(|| pairs.map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
+fn json_of(_payload: &[u8]) -> Result<String, CommandError> {
+    Err(CommandError::Usage("Sparkplug is not known to this build".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hexadecimal() {
+        assert_eq!(bytes_of("00fF 1a\n2B"), Some(vec![0x00, 0xff, 0x1a, 0x2b]));
+        assert_eq!(bytes_of(""), Some(vec![]));
+        assert_eq!(bytes_of("0"), None);
+        assert_eq!(bytes_of("0x10"), None);
+    }
+}
