@@ -8,7 +8,7 @@ use crate::filter::Filter;
 use crate::recent::Recent;
 
 /// For so many topics the choice is remembered.
-const TOPICS: usize = 20_000;
+const TOPICS: usize = 50_000;
 
 /// The attributes to leave out, and the one to read.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use super::proto::Payload;
 use super::{Names, Origin};
 use crate::recent::Recent;
 
-/// A birth is forgotten before all of them occupy more than about this, in bytes: some 500,000 metrics.
+/// A birth is forgotten before all of them occupy more than about this, in bytes: some 250,000 metrics.
 const ROOM: usize = 64 << 20;
 /// What a metric occupies besides its name.
 const OVERHEAD: usize = 96;

@@ -42,7 +42,7 @@ pub(crate) use self::collisions::Collision;
 pub(crate) use self::encoding::{Separator, Unmapped};
 
 /// For so many MQTT topics the target is remembered, and for so many Kafka topics what was told of them.
-const TOPICS: usize = 20_000;
+const TOPICS: usize = 50_000;
 
 /// Where the messages to an MQTT topic go.
 #[derive(Debug, PartialEq, Eq)]
