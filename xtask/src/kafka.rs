@@ -67,6 +67,17 @@ impl Kafka {
             .sum())
     }
 
+    /// The topics that there are; an answer means that the broker is there.
+    pub(crate) fn topics(self) -> Result<Vec<String>> {
+        let output = self.kcat()?.args(["-L", "-m", "5"]).output().context("start kcat")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "ask Kafka for its topics: {}", said.trim_end());
+        // `  topic "NAME" with 1 partitions:`
+        let name =
+            |line: &str| Some(line.trim_start().strip_prefix("topic \"")?.split_once('"')?.0.to_owned());
+        Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(name).collect())
+    }
+
     /// Every record that the topic holds now, each partition in its order.
     pub(crate) fn each(self, topic: &str, record: impl FnMut(&str, &str)) -> Result<()> {
         let mut child = self

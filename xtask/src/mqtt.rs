@@ -85,15 +85,28 @@ impl Drop for Subscriber {
     }
 }
 
-/// How many messages the broker was ever sent. Mosquitto counts once a second (`sys_interval`).
+/// How many messages the broker was ever sent. Mosquitto counts once a second (`sys_interval`), and forgets a count that
+/// has stood still for a minute: so this is for a broker at work.
 pub(crate) fn messages_received(port: u16) -> Result<u64> {
-    let topic = "$SYS/broker/publish/messages/received";
+    let text = told(port, "$SYS/broker/publish/messages/received")?;
+    text.trim().parse().with_context(|| format!("the broker's count is a number, not {text:?}"))
+}
+
+/// Whether the broker is there and delivers.
+pub(crate) fn answers(port: u16) -> Result<()> {
+    // What always changes.
+    let uptime = told(port, "$SYS/broker/uptime")?;
+    ensure!(uptime.contains("seconds"), "the broker tells its uptime, not {uptime:?}");
+    Ok(())
+}
+
+/// The message that stands at a topic.
+fn told(port: u16, topic: &str) -> Result<String> {
     let output = Command::new(install::path_of("mosquitto_sub")?)
         .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-C", "1", "-W", "10", "-t", topic])
         .output()
-        .context("ask the broker for its count")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.trim().parse().with_context(|| format!("the broker's count is a number, not {text:?}"))
+        .context("ask the broker")?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// The payload of one message.

@@ -128,7 +128,16 @@ pub(crate) fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
 }
 
 /// Asks `done` every few milliseconds until it says yes; false once `patience` is over.
-pub(crate) fn wait_until(patience: Duration, mut done: impl FnMut() -> bool) -> bool {
+pub(crate) fn wait_until(patience: Duration, done: impl FnMut() -> bool) -> bool {
+    ask_every(Duration::from_millis(10), patience, done)
+}
+
+/// The same for a question that takes a process or two, which would leave what is waited for no time to happen.
+pub(crate) fn wait_patiently(patience: Duration, done: impl FnMut() -> bool) -> bool {
+    ask_every(Duration::from_millis(250), patience, done)
+}
+
+fn ask_every(pause: Duration, patience: Duration, mut done: impl FnMut() -> bool) -> bool {
     let until = Instant::now() + patience;
     loop {
         if done() {
@@ -137,7 +146,7 @@ pub(crate) fn wait_until(patience: Duration, mut done: impl FnMut() -> bool) -> 
         if Instant::now() >= until {
             return false;
         }
-        sleep(Duration::from_millis(10));
+        sleep(pause);
     }
 }
 

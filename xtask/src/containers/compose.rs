@@ -1,6 +1,7 @@
 //! `cargo xtask compose`: bridges in containers on this machine, each in a project of its own, with all the servers of
 //! its compose file beside it or with those that somebody chose.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::engine::{self, docker};
 use super::image::{self, Names, Place};
 use super::settings;
 use crate::paths;
-use crate::process::wait_until;
+use crate::process::wait_patiently;
 
 /// The slowest server needs half a minute on a busy machine.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(120);
@@ -150,6 +151,7 @@ pub(crate) struct Project {
     tells: bool,
     /// Has the variables that the compose file asks for.
     shell: Shell,
+    usual: OnceCell<Vec<String>>,
 }
 
 impl Project {
@@ -174,14 +176,18 @@ impl Project {
         variables.into_iter().for_each(|(name, value)| shell.set_var(name, value));
         shell.set_var("REGISTRY", &place.registry);
         shell.set_var("TAG", &place.tag);
-        Ok(Self { bridge, name: name.to_owned(), place, tells: false, shell })
+        Ok(Self { bridge, name: name.to_owned(), place, tells: false, shell, usual: OnceCell::new() })
     }
 
     /// The services of the bridge's own compose file.
     fn usual(&self) -> Result<Vec<String>> {
+        if let Some(usual) = self.usual.get() {
+            return Ok(usual.clone());
+        }
         let all = self.compose(&["config", "--services"])?.quiet().read()?;
         let is_usual = |service: &&str| !MONITORING.contains(service);
-        Ok(all.lines().filter(is_usual).map(str::to_owned).collect())
+        let usual = all.lines().filter(is_usual).map(str::to_owned).collect();
+        Ok(self.usual.get_or_init(|| usual).clone())
     }
 
     /// Starts the chosen services, or the usual ones: servers first, so that the bridge finds them.
@@ -232,10 +238,27 @@ impl Project {
         &self.name
     }
 
-    /// The containers of a service that run.
+    /// The containers of a service, by the labels that either command of compose gives them: the engine answers at once,
+    /// where the command takes its time.
     pub(crate) fn containers(&self, service: &str) -> Result<Vec<String>> {
-        let containers = self.compose(&["ps", "--quiet", service])?.quiet().read()?;
+        let labels = [("project", self.name.as_str()), ("service", service)]
+            .map(|(label, value)| format!("label=com.docker.compose.{label}={value}"));
+        let mut command = vec!["ps", "--all", "--quiet", "--no-trunc"];
+        command.extend(labels.iter().flat_map(|label| ["--filter", label]));
+        let containers = docker(&self.shell, &command).quiet().read()?;
         Ok(containers.lines().map(str::to_owned).collect())
+    }
+
+    /// What a service has written to its log.
+    pub(crate) fn log(&self, service: &str) -> Result<String> {
+        let mut log = String::new();
+        for container in self.containers(service)? {
+            let output = docker(&self.shell, &["logs", &container]).quiet().output()?;
+            log.extend(
+                [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+            );
+        }
+        Ok(log)
     }
 
     fn file(&self) -> String {
@@ -244,7 +267,7 @@ impl Project {
 
     fn await_health(&self, service: &str) -> Result<()> {
         let mut worst = String::new();
-        let healthy = wait_until(HEALTHY_WITHIN, || match self.health(service) {
+        let healthy = wait_patiently(HEALTHY_WITHIN, || match self.health(service) {
             Ok(states) => {
                 let ill = states.iter().find(|state| !["healthy", "running"].contains(&state.as_str()));
                 worst = ill.cloned().unwrap_or_default();

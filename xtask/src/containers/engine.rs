@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -52,8 +53,12 @@ pub(crate) fn stop_if_started() -> Result<()> {
 }
 
 fn answers() -> bool {
+    succeeds(&["info"])
+}
+
+fn succeeds(arguments: &[&str]) -> bool {
     Command::new("docker")
-        .arg("info")
+        .args(arguments)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
@@ -82,23 +87,26 @@ fn state() -> PathBuf {
     paths::data("docker").join("dockerd.json")
 }
 
+/// Asked once: what is installed while this program runs is not these.
+static HAS_BUILDX: LazyLock<bool> = LazyLock::new(|| has_plugin("buildx"));
+static HAS_COMPOSE: LazyLock<bool> = LazyLock::new(|| has_plugin("compose"));
+
+fn has_plugin(plugin: &str) -> bool {
+    succeeds(&[plugin, "version"])
+}
+
 /// `docker ARGUMENTS`. Without buildx the classic builder does it, and need not be told that it is old.
 pub(crate) fn docker<'a>(shell: &'a Shell, arguments: &[&str]) -> Cmd<'a> {
     let command = cmd!(shell, "docker {arguments...}");
-    if arguments.first() == Some(&"build") && !has_buildx(shell) {
+    if arguments.first() == Some(&"build") && !*HAS_BUILDX {
         return command.env("DOCKER_BUILDKIT", "0");
     }
     command
 }
 
-fn has_buildx(shell: &Shell) -> bool {
-    cmd!(shell, "docker buildx version").quiet().ignore_stdout().ignore_stderr().run().is_ok()
-}
-
 /// `docker compose ARGUMENTS` where the plugin is installed, else `docker-compose ARGUMENTS`.
 pub(crate) fn compose<'a>(shell: &'a Shell, arguments: &[&str]) -> Result<Cmd<'a>> {
-    let plugin = cmd!(shell, "docker compose version").quiet().ignore_stdout().ignore_stderr().run().is_ok();
-    if plugin {
+    if *HAS_COMPOSE {
         return Ok(cmd!(shell, "docker compose {arguments...}"));
     }
     install::ensure(COMPOSE, "to run containers together, since docker has no plugin for that")?;

@@ -15,7 +15,7 @@ use super::engine::{self, docker};
 use super::image::{Names, Place};
 use super::settings;
 use crate::paths;
-use crate::process::wait_until;
+use crate::process::wait_patiently;
 
 /// An update watches each replica for 30 s before it goes on with the next.
 const SETTLED_WITHIN: Duration = Duration::from_secs(600);
@@ -151,7 +151,7 @@ impl Stack {
     pub(crate) fn remove(&self) -> Result<()> {
         docker(&self.shell, &["stack", "rm", &self.name]).run()?;
         let label = format!("label=com.docker.stack.namespace={}", self.name);
-        let gone = wait_until(Duration::from_secs(60), || {
+        let gone = wait_patiently(Duration::from_secs(60), || {
             let left = docker(&self.shell, &["ps", "--all", "--quiet", "--filter", &label]).quiet().read();
             left.is_ok_and(|left| left.is_empty())
         });
@@ -220,7 +220,7 @@ impl Stack {
     /// Until every service has the replicas that it should have, and no update is under way.
     pub(crate) fn await_settled(&self) -> Result<()> {
         let mut services = Vec::new();
-        let settled = wait_until(SETTLED_WITHIN, || {
+        let settled = wait_patiently(SETTLED_WITHIN, || {
             services = self.services().unwrap_or_default();
             !services.is_empty()
                 && services.iter().all(|service| service.is_settled() || service.has_failed())

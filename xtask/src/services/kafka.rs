@@ -15,7 +15,7 @@ use crate::install::{self, Tool};
 use crate::{paths, process};
 
 /// `kcat` is for who reads what arrived: the demo, the bench, and tests.
-pub(super) const TOOLS: &[Tool] = &[
+pub(crate) const TOOLS: &[Tool] = &[
     Tool { program: "java", package: "openjdk-17-jre-headless" },
     Tool { program: "keytool", package: "openjdk-17-jre-headless" },
     Tool { program: "mvn", package: "maven" },
@@ -87,7 +87,7 @@ fn java(programs: &Path) -> Result<Command> {
 }
 
 /// The directory of the programs, downloaded if need be.
-fn programs() -> Result<PathBuf> {
+pub(crate) fn programs() -> Result<PathBuf> {
     let dir = paths::data("kafka").join(VERSION);
     if dir.is_dir() {
         return Ok(dir);

@@ -4,7 +4,7 @@
 //! A [`Fleet`] is one set of servers with one directory. The tests share `target/services`; the demo and the bench
 //! have their own. A new kind of server is a variant of [`Service`] and a file beside `redis.rs`.
 
-mod kafka;
+pub(crate) mod kafka;
 mod mosquitto;
 mod ports;
 pub(crate) mod postgres;

@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Result, ensure};
 
@@ -23,16 +24,19 @@ pub(super) fn free(names: &[&str], before: Option<&Ports>) -> Result<Ports> {
     Ok(names.iter().map(|name| (*name).to_owned()).zip(free).collect())
 }
 
-/// So many free ports, all different.
+/// So many free ports, all different, and others at each call: what was given out may not be taken yet.
 pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>> {
+    static GIVEN: Mutex<u32> = Mutex::new(0);
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     // Commands in several checkouts begin at different places, and so seldom meet.
     let span = u32::from(RANGE.end - RANGE.start);
     let offset = std::process::id().wrapping_mul(31) % span;
-    let candidates = (0..span).map(|i| RANGE.start + ((offset + i) % span) as u16);
+    let candidates = (0..span).map(|i| (i, RANGE.start + ((offset + *given + i) % span) as u16));
     // Held until all are found, so that no port is found twice.
-    let held: Vec<_> = candidates.filter_map(|port| Some((port, bind(port)?))).take(count).collect();
+    let held: Vec<_> = candidates.filter_map(|(i, port)| Some((i, port, bind(port)?))).take(count).collect();
     ensure!(held.len() == count, "fewer than {count} free ports from {} to {}", RANGE.start, RANGE.end);
-    Ok(held.into_iter().map(|(port, _)| port).collect())
+    *given += held.last().map_or(0, |(i, ..)| i + 1);
+    Ok(held.into_iter().map(|(_, port, _)| port).collect())
 }
 
 fn bind(port: u16) -> Option<TcpListener> {

@@ -1,5 +1,6 @@
 //! What has arrived, judged by other code than the bridges': every entry, in order, and nothing else.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -8,10 +9,11 @@ use anyhow::{Context, Result, bail, ensure};
 use super::traffic::Written;
 use super::trial::Kind;
 use crate::copies;
+use crate::kafka::Kafka;
 use crate::ledger::Ledger;
 use crate::mqtt::{self, Subscriber};
 use crate::postgres::Postgres;
-use crate::process::wait_until;
+use crate::process::{wait_patiently, wait_until};
 use crate::redis::Redis;
 use crate::rows;
 
@@ -20,20 +22,30 @@ const ARRIVED_WITHIN: Duration = Duration::from_secs(90);
 
 /// Looks at a destination from before the first entry on.
 pub(super) enum Destination {
-    Topics { _subscriber: Subscriber, arrived: Receiver<(String, String)>, ledger: Ledger },
+    Topics {
+        _subscriber: Subscriber,
+        arrived: Receiver<(String, String)>,
+        ledger: Ledger,
+    },
     Copies(u16),
     Rows(u16),
+    /// And the streams that it has records of from before.
+    Records(Kafka, BTreeSet<String>),
 }
+
+/// Where the example settings of every bridge to Kafka send `device:*:stream`.
+const TOPIC: &str = "device-data-topic";
 
 impl Destination {
     /// The port is published before anybody listens behind it, so it is asked until there is an answer.
     pub(super) fn watch(kind: Kind, port: u16) -> Result<Self> {
         let mut last = String::new();
-        let answers = wait_until(Duration::from_secs(60), || {
+        let answers = wait_patiently(Duration::from_secs(60), || {
             let asked = match kind {
-                Kind::Topics => mqtt::messages_received(port).map(drop),
+                Kind::Topics => mqtt::answers(port),
                 Kind::Copies => Redis::connect(port).and_then(|mut redis| redis.call(&["PING"]).map(drop)),
                 Kind::Rows => Postgres::at(port).ask("SELECT 1").map(drop),
+                Kind::Records => Kafka::at(port).topics().map(drop),
             };
             last = asked.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default();
             asked.is_ok()
@@ -52,6 +64,13 @@ impl Destination {
             }
             Kind::Copies => Self::Copies(port),
             Kind::Rows => Self::Rows(port),
+            Kind::Records => {
+                let mut before = BTreeSet::new();
+                records(Kafka::at(port), |stream, _| {
+                    before.insert(stream);
+                })?;
+                Self::Records(Kafka::at(port), before)
+            }
         })
     }
 
@@ -84,6 +103,7 @@ impl Destination {
                 let postgres = Postgres::at(*port);
                 same(written, |stream| rows::difference(source, stream, postgres, stream))
             }
+            Self::Records(kafka, before) => judge_records(*kafka, before, written),
         }
     }
 }
@@ -103,9 +123,7 @@ fn judge_ledger(
     arrived: &Receiver<(String, String)>,
     written: &Written,
 ) -> Result<String> {
-    for (stream, id) in written.entries() {
-        ledger.wrote(stream, id.clone());
-    }
+    expect(ledger, written);
     while !ledger.is_complete() {
         let (stream, id) = arrived
             .recv_timeout(Duration::from_secs(10))
@@ -115,6 +133,48 @@ fn judge_ledger(
             ledger.arrived(&stream, id);
         }
     }
+    verdict(ledger, written)
+}
+
+/// What is acknowledged may still stand in the buffer, on its way to Kafka.
+fn judge_records(kafka: Kafka, before: &BTreeSet<String>, written: &Written) -> Result<String> {
+    let mut ledger = Ledger::default();
+    let mut last = Ok(());
+    let complete = wait_patiently(ARRIVED_WITHIN, || {
+        ledger = Ledger::default();
+        expect(&mut ledger, written);
+        last = records(kafka, |stream, id| {
+            if !before.contains(&stream) {
+                ledger.arrived(&stream, id);
+            }
+        });
+        ledger.is_complete()
+    });
+    last?;
+    let words = verdict(&ledger, written);
+    if complete { words } else { words.with_context(|| format!("{} s later", ARRIVED_WITHIN.as_secs())) }
+}
+
+/// Stream and entry ID of each record, in the order of its partition. A topic is there once something was sent to it.
+fn records(kafka: Kafka, mut record: impl FnMut(String, String)) -> Result<()> {
+    if !kafka.topics()?.iter().any(|topic| topic == TOPIC) {
+        return Ok(());
+    }
+    // What is no message of a bridge shows as missing.
+    kafka.each(TOPIC, |_, value| {
+        if let Ok(message) = mqtt::parse(value) {
+            record(message.stream, message.id);
+        }
+    })
+}
+
+fn expect(ledger: &mut Ledger, written: &Written) {
+    for (stream, id) in written.entries() {
+        ledger.wrote(stream, id.clone());
+    }
+}
+
+fn verdict(ledger: &Ledger, written: &Written) -> Result<String> {
     let mut duplicates = 0;
     for (stream, verdict) in ledger.verdicts() {
         if !verdict.is_ok() {

@@ -16,9 +16,12 @@ mod trial;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
+use std::sync::Mutex;
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use clap::ValueEnum as _;
 use xshell::Shell;
 
 use crate::bridge::{self, Profile};
@@ -35,11 +38,15 @@ use trial::Trial;
 const TOOLS: &[Tool] = &[
     Tool { program: "mosquitto_sub", package: "mosquitto-clients" },
     Tool { program: "psql", package: "postgresql-client" },
+    Tool { program: "kcat", package: "kcat" },
 ];
 
 /// User, password and database of every PostgreSQL here: those that the judge of rows knows.
 const LOGIN: [(&str, &str); 3] =
     [("POSTGRES_USER", USER), ("POSTGRES_PASSWORD", PASSWORD), ("POSTGRES_DB", DATABASE)];
+
+/// A lane waits more than it works.
+const LANES_FOR_EACH_CORE: usize = 2;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -49,19 +56,41 @@ pub(crate) struct Args {
     /// Use the public base images, which the engine may pull, instead of stand-ins made from Debian's packages
     #[arg(long)]
     public: bool,
+    /// Where no container engine can be had, say so, and test nothing
+    #[arg(long)]
+    where_possible: bool,
 }
 
+/// Those that take long stand first.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
-    /// Every combination of a bridge and the servers of its compose file
-    Compose,
     /// All bridges in one stack, under load: scaled, updated, killed
     Swarm,
     /// Prometheus beside a bridge: each query of the dashboard answered, each alert made to fire
     Monitoring,
+    /// Every combination of a bridge and the servers of its compose file
+    Compose,
 }
 
+impl Part {
+    /// What it does side by side: most of a test's time passes in waiting for health checks, alerts and hand-overs.
+    fn lanes(self) -> Vec<(String, Lane)> {
+        match self {
+            Self::Compose => Trial::existing().flat_map(compose::lanes).collect(),
+            Self::Swarm => vec![("swarm".to_owned(), Box::new(swarm::run))],
+            Self::Monitoring => vec![
+                ("monitoring".to_owned(), Box::new(monitoring::run)),
+                ("monitoring of the buffer".to_owned(), Box::new(monitoring::run_buffered)),
+            ],
+        }
+    }
+}
+
+/// Returns how many things it tested.
+type Lane = Box<dyn FnOnce(&Test) -> Result<usize> + Send>;
+
 /// What every part needs.
+#[derive(Clone)]
 struct Test {
     shell: Shell,
     /// Names base images and published ports, for compose files and the Dockerfile.
@@ -73,23 +102,19 @@ struct Test {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    engine::ensure()?;
+    match engine::ensure() {
+        Err(error) if args.where_possible => {
+            println!(
+                "NOT TESTED, since no container engine can be had here: images, compose files, Swarm stacks, monitoring\n\
+                 ({error:#})"
+            );
+            return Ok(());
+        }
+        there => there?,
+    }
     install::ensure(TOOLS, "to look at what arrives")?;
     let test = Test::prepare(args.public)?;
-    let is_wanted = |part| args.parts.is_empty() || args.parts.contains(&part);
-    let result = test.build().and_then(|()| {
-        let mut passed = 0;
-        if is_wanted(Part::Compose) {
-            passed += test.timed("compose", compose::run)?;
-        }
-        if is_wanted(Part::Swarm) {
-            passed += test.timed("swarm", swarm::run)?;
-        }
-        if is_wanted(Part::Monitoring) {
-            passed += test.timed("monitoring", monitoring::run)?;
-        }
-        Ok(passed)
-    });
+    let result = test.build().and_then(|()| test.run(&args.parts));
     test.clean();
     if super::in_ci() {
         engine::stop_if_started()?;
@@ -143,15 +168,49 @@ impl Test {
         Ok(())
     }
 
+    /// Another one with the same bridge at the same time: its files and what it makes in the engine are its own.
+    fn beside(&self, what: &str) -> Self {
+        Self { name: format!("{}-{what}", self.name), dir: self.dir.join(what), ..self.clone() }
+    }
+
     fn second(&self) -> Place {
         Place { tag: "second".to_owned(), ..self.place.clone() }
     }
 
-    fn timed(&self, what: &str, part: impl FnOnce(&Self) -> Result<usize>) -> Result<usize> {
+    /// These parts, or all, some lanes at a time. A failure ends its own lane.
+    fn run(&self, parts: &[Part]) -> Result<usize> {
+        let wanted = Part::value_variants().iter().filter(|part| parts.is_empty() || parts.contains(part));
+        let lanes: Vec<(String, Lane)> = wanted.flat_map(|part| part.lanes()).collect();
+        let at_once = LANES_FOR_EACH_CORE * thread::available_parallelism()?.get();
+        let left = Mutex::new(lanes.into_iter());
+        let work = |test: Self| {
+            let next = || left.lock().expect("nobody panics with it").next();
+            std::iter::from_fn(next).map(|(what, lane)| (test.timed(&what, lane), what)).collect::<Vec<_>>()
+        };
+        let results: Vec<(Result<usize>, String)> = thread::scope(|scope| {
+            let workers: Vec<_> = (0..at_once)
+                .map(|_| {
+                    let test = self.clone();
+                    scope.spawn(move || work(test))
+                })
+                .collect();
+            workers.into_iter().flat_map(|worker| worker.join().expect("lanes do not panic")).collect()
+        });
+        let failed: Vec<&str> =
+            results.iter().filter(|(result, _)| result.is_err()).map(|(_, what)| what.as_str()).collect();
+        ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+        Ok(results.into_iter().filter_map(|(result, _)| result.ok()).sum())
+    }
+
+    fn timed(&self, what: &str, lane: Lane) -> Result<usize> {
         let begun = Instant::now();
-        let passed = part(self)?;
-        println!("{what}: {passed} passed in {} s", begun.elapsed().as_secs());
-        Ok(passed)
+        let result = lane(self);
+        let seconds = begun.elapsed().as_secs();
+        match &result {
+            Ok(passed) => println!("{what}: {passed} passed in {seconds} s"),
+            Err(error) => eprintln!("{what}: FAILED after {seconds} s: {error:#}"),
+        }
+        result
     }
 
     /// Removes all that has our name: containers, networks, volumes, stacks and images.

@@ -1,7 +1,7 @@
-//! Prometheus beside redis2redis: each query of the dashboard has an answer, and each alert fires when what it is about
+//! Prometheus beside a bridge: each query of the dashboard has an answer, and each alert fires when what it is about
 //! happens. It is the files that we ship, with shorter times.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
@@ -32,31 +32,30 @@ const SHORTER: [(&str, &str); 7] = [
     ("refresh_interval: 10s", "refresh_interval: 2s"),
 ];
 
+/// What all bridges have, by redis2redis.
 pub(super) fn run(test: &Test) -> Result<usize> {
     let trial = Trial::existing().find(|trial| trial.kind == Kind::Copies).context("there is redis2redis")?;
-    let directory = test.dir.join("monitoring");
-    fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
-    for file in ["prometheus.compose.yml", "alerts.yml"] {
-        let path = paths::root().join("deploy/monitoring").join(file);
-        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        let text = SHORTER.iter().fold(text, |text, (long, short)| text.replace(long, short));
-        fs::write(directory.join(file), text).with_context(|| format!("write {file}"))?;
-    }
-    test.settings(trial, &[])?;
-    let project = test.project(trial, "watched")?;
-    project.set("MONITORING_CONF", &directory.display().to_string());
-    let services =
-        [trial.bridge().services[0], trial.source.service, trial.destination.service, "prometheus"];
-    project.up(&services.map(str::to_owned))?;
-    let scene = Scene::new(test, trial, project)?;
-    let passed = scene.dashboard()? + scene.alerts()?;
+    let scene = Scene::begin(test, trial)?;
+    let passed = scene.dashboard(|query| !query.contains(BUFFER))? + scene.alerts()?;
     scene.project.down(true)?;
     Ok(passed)
 }
 
+/// What only a bridge with a buffer has, by redis2kafka.
+pub(super) fn run_buffered(test: &Test) -> Result<usize> {
+    let trial = Trial::existing().find(|trial| trial.buffer.is_some()).context("there is redis2kafka")?;
+    let scene = Scene::begin(test, trial)?;
+    let passed = scene.dashboard(|query| query.contains(BUFFER))? + scene.alerts_of_the_buffer()?;
+    scene.project.down(true)?;
+    Ok(passed)
+}
+
+/// The metrics of a buffer begin so.
+const BUFFER: &str = "redis_sync_buffer_";
+
 /// A bridge with its servers, and Prometheus.
-struct Scene<'a> {
-    test: &'a Test,
+struct Scene {
+    test: Test,
     trial: &'static Trial,
     project: Project,
     prometheus: Prometheus,
@@ -65,8 +64,23 @@ struct Scene<'a> {
     target: String,
 }
 
-impl<'a> Scene<'a> {
-    fn new(test: &'a Test, trial: &'static Trial, project: Project) -> Result<Self> {
+impl Scene {
+    fn begin(test: &Test, trial: &'static Trial) -> Result<Self> {
+        let test = test.beside("watched");
+        let directory = test.dir.join(format!("{}-prometheus", trial.bridge().name));
+        fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
+        for file in ["prometheus.compose.yml", "alerts.yml"] {
+            let path = paths::root().join("deploy/monitoring").join(file);
+            let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            let text = SHORTER.iter().fold(text, |text, (long, short)| text.replace(long, short));
+            fs::write(directory.join(file), text).with_context(|| format!("write {file}"))?;
+        }
+        test.settings(trial, &[])?;
+        let project = test.project(trial, "own")?;
+        project.set("MONITORING_CONF", &directory.display().to_string());
+        let mut services = vec![trial.bridge().services[0], "prometheus"];
+        services.extend(trial.servers().map(|server| server.service));
+        project.up(&services.iter().map(|service| (*service).to_owned()).collect::<Vec<_>>())?;
         let prometheus = Prometheus(published(&test.shell, &the_only(&project, "prometheus")?, 9090)?);
         let bridge = the_only(&project, trial.bridge().services[0])?;
         let source = the_only(&project, trial.source.service)?;
@@ -74,7 +88,8 @@ impl<'a> Scene<'a> {
         Ok(Self { test, trial, project, prometheus, bridge, source, target })
     }
 
-    fn dashboard(&self) -> Result<usize> {
+    /// Those of its queries that are wanted.
+    fn dashboard(&self, is_wanted: impl Fn(&str) -> bool) -> Result<usize> {
         let path = paths::root().join("deploy/monitoring/grafana/dashboards/redis-sync.json");
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         let dashboard: Value = serde_json::from_str(&text).context("a dashboard is JSON")?;
@@ -83,37 +98,24 @@ impl<'a> Scene<'a> {
         let mut queries = 0;
         for target in panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten()) {
             let query = target["expr"].as_str().context("a target has a query")?;
+            if !is_wanted(query) {
+                continue;
+            }
             let query =
                 query.replace("$job", ".*").replace("$__rate_interval", "30s").replace("$__range", "5m");
             self.prometheus.await_series(&query, FIRES_WITHIN)?;
             queries += 1;
         }
-        ensure!(queries > 10, "the dashboard has {queries} queries");
-        println!("monitoring: {queries} queries of the dashboard answered");
+        ensure!(queries > 3, "the dashboard has {queries} queries");
+        println!("monitoring: {queries} queries of the dashboard answered by {}", self.trial.bridge().name);
         Ok(queries)
     }
 
     fn alerts(&self) -> Result<usize> {
-        let mut untried: BTreeSet<String> = self.prometheus.alerts()?.into_iter().collect();
-        ensure!(!untried.is_empty(), "Prometheus has read no alert rules");
-        let mut fires = |names: &[&str], act: &dyn Fn() -> Result<()>| -> Result<()> {
-            let firing = |name: &str| {
-                format!("ALERTS{{alertname=\"{name}\", alertstate=\"firing\", job=\"redis2redis\"}}")
-            };
-            for name in names {
-                ensure!(
-                    self.prometheus.series(&firing(name))? == 0,
-                    "{name} fires before anything has happened"
-                );
-            }
-            act()?;
-            for name in names {
-                self.prometheus.await_series(&firing(name), FIRES_WITHIN)?;
-                untried.remove(*name);
-                println!("monitoring: {name} fired");
-            }
-            Ok(())
-        };
+        let untried = self.rules(|alert| !alert.contains("Buffer"))?;
+        let count = untried.len();
+        let untried = RefCell::new(untried);
+        let fires = |names: &[&str], act: &dyn Fn() -> Result<()>| self.fires(&untried, names, act);
         fires(&["RedisSyncDeadLetters"], &|| self.refused())?;
 
         let held = "device:held:stream";
@@ -145,8 +147,55 @@ impl<'a> Scene<'a> {
 
         fires(&["RedisSyncUnreachable"], &|| self.docker(&["pause", &self.bridge]))?;
         self.docker(&["unpause", &self.bridge])?;
-        ensure!(untried.is_empty(), "nothing made these fire: {untried:?}");
-        Ok(self.prometheus.alerts()?.len())
+        all_tried(&untried.borrow())?;
+        Ok(count)
+    }
+
+    fn alerts_of_the_buffer(&self) -> Result<usize> {
+        let untried = RefCell::new(self.rules(|alert| alert.contains("Buffer"))?);
+        let count = untried.borrow().len();
+        self.fires(&untried, &["RedisSyncBufferRefused"], &|| {
+            let big = incompressible(2_000_000);
+            self.source()?.call(&["XADD", "device:big:stream", "*", "state", &big]).map(drop)
+        })?;
+        self.fires(&untried, &["RedisSyncBufferTooOld"], &|| {
+            self.docker(&["pause", &self.target])?;
+            traffic::write(&mut self.source()?, "waiting", 100).map(drop)
+        })?;
+        self.docker(&["unpause", &self.target])?;
+        self.prometheus.await_series("redis_sync_buffer_unsynced == 0", FIRES_WITHIN)?;
+        all_tried(&untried.borrow())?;
+        Ok(count)
+    }
+
+    /// The alerts that Prometheus knows, as far as they are wanted.
+    fn rules(&self, is_wanted: impl Fn(&str) -> bool) -> Result<BTreeSet<String>> {
+        let all = self.prometheus.alerts()?;
+        let rules: BTreeSet<_> = all.into_iter().filter(|alert| is_wanted(alert)).collect();
+        ensure!(!rules.is_empty(), "Prometheus has read no alert rules");
+        Ok(rules)
+    }
+
+    /// Alerts that are quiet until something happens.
+    fn fires(
+        &self,
+        untried: &RefCell<BTreeSet<String>>,
+        names: &[&str],
+        act: &dyn Fn() -> Result<()>,
+    ) -> Result<()> {
+        let job = self.trial.bridge().name;
+        let firing =
+            |name: &str| format!("ALERTS{{alertname=\"{name}\", alertstate=\"firing\", job=\"{job}\"}}");
+        for name in names {
+            ensure!(self.prometheus.series(&firing(name))? == 0, "{name} fires before anything has happened");
+        }
+        act()?;
+        for name in names {
+            self.prometheus.await_series(&firing(name), FIRES_WITHIN)?;
+            untried.borrow_mut().remove(*name);
+            println!("monitoring: {name} fired");
+        }
+        Ok(())
     }
 
     /// An entry with an ID that the target has passed already.
@@ -210,4 +259,22 @@ impl<'a> Scene<'a> {
     fn target(&self) -> Result<Redis> {
         Redis::connect(published(&self.test.shell, &self.target, 6379)?)
     }
+}
+
+fn all_tried(untried: &BTreeSet<String>) -> Result<()> {
+    ensure!(untried.is_empty(), "nothing made these fire: {untried:?}");
+    Ok(())
+}
+
+/// Letters: Kafka takes a megabyte unless a topic says otherwise, and counts what is left after compression.
+fn incompressible(letters: usize) -> String {
+    // Marsaglia's xorshift, 2003.
+    let mut state = 2_463_534_242_u32;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        char::from(b'a' + (state >> 16) as u8 % 26)
+    };
+    std::iter::repeat_with(next).take(letters).collect()
 }

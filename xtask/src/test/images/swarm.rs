@@ -13,7 +13,7 @@ use super::traffic::Load;
 use super::trial::{Kind, Trial};
 use super::{LOGIN, Test, compose};
 use crate::containers::catalog::Bridge;
-use crate::containers::engine::{docker, published};
+use crate::containers::engine::{self, docker, published};
 use crate::containers::image::{Names, Place};
 use crate::containers::swarm::Stack;
 use crate::paths;
@@ -29,6 +29,9 @@ const PAUSE: Duration = Duration::from_millis(12);
 const BETWEEN: usize = 3_000;
 /// A password that a settings file would have to quote.
 const PASSWORD: &str = "of # the source's";
+
+/// What the buffer is called.
+const BUFFER: &str = "buffer";
 
 /// The variable of the compose files, and the image if it is not set.
 const REDIS: (&str, &str) = ("REDIS_IMAGE", "redis:7");
@@ -73,7 +76,9 @@ impl Test {
     }
 
     fn stack(&self, place: &Place) -> Result<Stack> {
-        Stack::new(&self.name, &self.network(), &Names::of(place))
+        let stack = Stack::new(&self.name, &self.network(), &Names::of(place))?;
+        self.variables.iter().for_each(|(name, value)| stack.set(name, value));
+        Ok(stack)
     }
 
     fn swarm_settings(&self) -> PathBuf {
@@ -86,17 +91,18 @@ impl Test {
         let directory = self.swarm_settings().join(bridge.name);
         let secrets = directory.join("secrets");
         fs::create_dir_all(&secrets).with_context(|| format!("create {}", secrets.display()))?;
-        let port_setting = trial.destination.port_setting();
-        let mut changes = vec![
-            (trial.source.host, self.host("source")),
-            (trial.source.password, String::new()),
-            (trial.destination.host, self.host(trial.kind.server())),
-            (port_setting.as_str(), trial.destination.port.to_string()),
-        ];
+        let mut changes = trial.source.address(&self.host("source"));
+        changes.push((trial.source.password.to_owned(), String::new()));
+        changes.extend(trial.destination.address(&self.host(trial.kind.server())));
+        if let Some(buffer) = &trial.buffer {
+            changes.extend(buffer.address(&self.host(BUFFER)));
+            // The other bridges' copies are compared with what the source has.
+            changes.push(("STREAM_CLEANUP".to_owned(), "ack".to_owned()));
+        }
         if trial.kind == Kind::Rows {
-            changes.extend(LOGIN.map(|(name, value)| (name, value.to_owned())));
+            changes.extend(LOGIN.map(|(name, value)| (name.to_owned(), value.to_owned())));
             // The secret goes before it.
-            changes.push(("POSTGRES_PASSWORD", "not this".to_owned()));
+            changes.push(("POSTGRES_PASSWORD".to_owned(), "not this".to_owned()));
             fs::write(secrets.join("postgres_password"), LOGIN[1].1).context("write a secret")?;
         }
         let file = trial.source.password.to_lowercase();
@@ -129,6 +135,21 @@ impl Test {
         published(&self.shell, &name, port)
     }
 
+    /// The same for Kafka, which takes a dozen settings: those of its compose file.
+    fn serve_kafka(&self, trial: &'static Trial) -> Result<u16> {
+        let project = self.project(trial, "served")?;
+        let server = &trial.destination;
+        project.up(&[server.service.to_owned()])?;
+        let kafka = compose::the_only(&project, server.service)?;
+        let alias = self.host(trial.kind.server());
+        // It sends its clients on to the name of its service.
+        let aliases = ["--alias", &alias, "--alias", server.service];
+        engine::quietly(
+            docker(&self.shell, &["network", "connect"]).args(aliases).arg(self.network()).arg(&kafka),
+        )?;
+        published(&self.shell, &kafka, server.published)
+    }
+
     fn network(&self) -> String {
         format!("{}-net", self.name)
     }
@@ -151,12 +172,17 @@ impl<'a> Swarm<'a> {
         let source = test.serve("source", REDIS, 6379, &["redis-server", "--requirepass", PASSWORD])?;
         let mut destinations = Vec::new();
         for trial in Trial::existing() {
-            let (image, command): (_, &[&str]) = match trial.kind {
-                Kind::Topics => (("MOSQUITTO_IMAGE", "eclipse-mosquitto:2"), &[]),
-                Kind::Copies => (REDIS, &["redis-server"]),
-                Kind::Rows => (("POSTGRES_IMAGE", "postgres:15"), &[]),
-            };
-            let port = test.serve(trial.kind.server(), image, trial.destination.port, command)?;
+            if trial.buffer.is_some() {
+                test.serve(BUFFER, REDIS, 6379, &["redis-server", "--appendonly", "yes"])?;
+            }
+            let of =
+                |image, command| test.serve(trial.kind.server(), image, trial.destination.published, command);
+            let port = match trial.kind {
+                Kind::Topics => of(("MOSQUITTO_IMAGE", "eclipse-mosquitto:2"), &[]),
+                Kind::Copies => of(REDIS, &["redis-server"]),
+                Kind::Rows => of(("POSTGRES_IMAGE", "postgres:15"), &[]),
+                Kind::Records => test.serve_kafka(trial),
+            }?;
             destinations.push((trial, Destination::watch(trial.kind, port)?));
             test.settings_in_a_swarm(trial)?;
         }

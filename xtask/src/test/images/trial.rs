@@ -14,6 +14,8 @@ pub(super) struct Trial {
     /// The setting of its databases, as its example spells it.
     pub(super) databases: &'static str,
     pub(super) source: Server,
+    /// What entries go through on their way if its settings name one; else they go directly.
+    pub(super) buffer: Option<Server>,
     pub(super) destination: Server,
     pub(super) kind: Kind,
 }
@@ -23,9 +25,11 @@ pub(super) struct Trial {
 pub(super) struct Server {
     pub(super) service: &'static str,
     /// The setting that names it.
-    pub(super) host: &'static str,
-    /// Inside of its container.
+    host: &'static str,
+    /// Inside of its container: where other containers find it.
     pub(super) port: u16,
+    /// Inside of its container: what is published on this machine.
+    pub(super) published: u16,
     /// The setting of its password.
     pub(super) password: &'static str,
 }
@@ -36,18 +40,21 @@ pub(super) enum Kind {
     Topics,
     Copies,
     Rows,
+    Records,
 }
 
-const TRIALS: [Trial; 3] = [
+const TRIALS: [Trial; 4] = [
     Trial {
         name: "redis2mqtt",
         group: "mqtt-group",
         databases: "REDIS_DBS_TO_SEARCH",
-        source: Server { service: "redis-cache", host: "REDIS_HOST", port: 6379, password: "REDIS_PASSWORD" },
+        source: Server::redis("redis-cache", "REDIS_HOST", "REDIS_PASSWORD"),
+        buffer: None,
         destination: Server {
             service: "mqtt-broker",
             host: "MQTT_BROKER_HOST",
             port: 1883,
+            published: 1883,
             password: "MQTT_PASSWORD",
         },
         kind: Kind::Topics,
@@ -56,42 +63,65 @@ const TRIALS: [Trial; 3] = [
         name: "redis2redis",
         group: "redis-sync-group",
         databases: "REDIS_DB_SEARCH_RANGE",
-        source: Server {
-            service: "source-redis",
-            host: "SOURCE_REDIS_HOST",
-            port: 6379,
-            password: "SOURCE_REDIS_PASSWORD",
-        },
-        destination: Server {
-            service: "target-redis",
-            host: "TARGET_REDIS_HOST",
-            port: 6379,
-            password: "TARGET_REDIS_PASSWORD",
-        },
+        source: Server::redis("source-redis", "SOURCE_REDIS_HOST", "SOURCE_REDIS_PASSWORD"),
+        buffer: None,
+        destination: Server::redis("target-redis", "TARGET_REDIS_HOST", "TARGET_REDIS_PASSWORD"),
         kind: Kind::Copies,
     },
     Trial {
         name: "redis2pg",
         group: "redis-pg-sync",
         databases: "REDIS_DB_SEARCH_RANGE",
-        source: Server { service: "redis-cache", host: "REDIS_HOST", port: 6379, password: "REDIS_PASSWORD" },
+        source: Server::redis("redis-cache", "REDIS_HOST", "REDIS_PASSWORD"),
+        buffer: None,
         destination: Server {
             service: "postgres",
             host: "POSTGRES_HOST",
             port: 5432,
+            published: 5432,
             password: "POSTGRES_PASSWORD",
         },
         kind: Kind::Rows,
     },
+    Trial {
+        name: "redis2kafka",
+        group: "redis-kafka-sync",
+        databases: "SOURCE_REDIS_DB_SEARCH_RANGE",
+        source: Server::redis("source-redis", "SOURCE_REDIS_HOST", "SOURCE_REDIS_PASSWORD"),
+        buffer: Some(Server::redis("redis-cache", "TARGET_REDIS_HOST", "TARGET_REDIS_PASSWORD")),
+        destination: Server {
+            service: "kafka",
+            host: "KAFKA_BOOTSTRAP_SERVERS",
+            port: 9092,
+            published: 9094,
+            password: "KAFKA_SASL_PASSWORD",
+        },
+        kind: Kind::Records,
+    },
 ];
 
-/// Bridges whose entries nobody follows here yet: there is no stand-in for Kafka. Their images are built and asked.
-const WITHOUT_TRIAL: [&str; 2] = ["redis2kafka", "mqtt2kafka"];
+/// Bridges whose entries nobody follows here yet: mqtt2kafka's source is no Redis. Their images are built and asked.
+const WITHOUT_TRIAL: [&str; 1] = ["mqtt2kafka"];
 
 impl Server {
-    /// The setting of its port.
-    pub(super) fn port_setting(&self) -> String {
-        self.host.replace("_HOST", "_PORT")
+    const fn redis(service: &'static str, host: &'static str, password: &'static str) -> Self {
+        Self { service, host, port: 6379, published: 6379, password }
+    }
+
+    /// The settings that say where it is.
+    pub(super) fn address(&self, host: &str) -> Vec<(String, String)> {
+        let port = self.port.to_string();
+        match self.host.strip_suffix("_HOST") {
+            Some(server) => {
+                vec![(self.host.to_owned(), host.to_owned()), (format!("{server}_PORT"), port)]
+            }
+            None => vec![(self.host.to_owned(), format!("{host}:{port}"))],
+        }
+    }
+
+    /// The setting that says that there is none.
+    pub(super) fn nowhere(&self) -> (String, String) {
+        (self.host.to_owned(), String::new())
     }
 }
 
@@ -102,6 +132,7 @@ impl Kind {
             Self::Topics => "broker",
             Self::Copies => "target",
             Self::Rows => "postgres",
+            Self::Records => "kafka",
         }
     }
 }
@@ -122,6 +153,11 @@ impl Trial {
             println!("built, and not tried with servers: {}", known.join(", "));
         }
         Ok(())
+    }
+
+    /// All that it can have beside it.
+    pub(super) fn servers(&self) -> impl Iterator<Item = &Server> {
+        [&self.source].into_iter().chain(&self.buffer).chain([&self.destination])
     }
 
     pub(super) fn bridge(&self) -> &'static Bridge {
