@@ -32,7 +32,7 @@ use crate::install::{self, Tool};
 use crate::paths;
 use crate::postgres::DATABASE;
 use crate::services::postgres::{PASSWORD, USER};
-use trial::Trial;
+use trial::{Kind, Trial};
 
 /// What judges a bridge from outside of its container.
 const TOOLS: &[Tool] = &[
@@ -76,7 +76,11 @@ impl Part {
     /// What it does side by side: most of a test's time passes in waiting for health checks, alerts and hand-overs.
     fn lanes(self) -> Vec<(String, Lane)> {
         match self {
-            Self::Compose => Trial::existing().flat_map(compose::lanes).collect(),
+            Self::Compose => {
+                let (long, short): (Vec<_>, Vec<_>) =
+                    Trial::existing().partition(|trial| trial.kind == Kind::Records);
+                [long, short].into_iter().flatten().flat_map(compose::lanes).collect()
+            }
             Self::Swarm => vec![("swarm".to_owned(), Box::new(swarm::run))],
             Self::Monitoring => vec![
                 ("monitoring".to_owned(), Box::new(monitoring::run)),
