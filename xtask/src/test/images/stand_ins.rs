@@ -63,7 +63,7 @@ fn make_debian(shell: &Shell, image: &str) -> Result<()> {
     )?;
     println!("making {image} from Debian's packages");
     let archive = paths::data("docker").join("debian.tar");
-    engine::quietly(cmd!(shell, "mmdebstrap --variant=apt bookworm {archive}"))?;
+    engine::quietly(cmd!(shell, "mmdebstrap --variant=apt --dpkgopt=force-unsafe-io bookworm {archive}"))?;
     docker(shell, &["import"]).arg(&archive).arg(image).quiet().ignore_stdout().run()?;
     fs::remove_file(&archive).context("remove the archive")
 }
