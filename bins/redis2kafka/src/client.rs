@@ -7,7 +7,7 @@ use sync_core::redis::connection::Connector;
 use sync_core::settings::{Inputs, Mistakes};
 use sync_core::tls;
 
-use crate::buffer::direct::Direct;
+use crate::buffer::direct::{Direct, NotStored};
 use crate::buffer::{BufferSink, Wake, run_dry};
 use crate::process::{Portion, Unprocessed, process};
 use crate::settings::{BufferSettings, Settings};
@@ -46,7 +46,16 @@ pub enum Error {
     /// The source, or where its entries go, cannot be reached or does not answer as it should.
     #[error("{0}")]
     Unprocessed(String),
-    /// The buffer did not take the message.
+    /// The message is longer than KAFKA_MAX_REQUEST_SIZE, so Kafka would never be sent it.
+    #[error("the message is {length} bytes long with its device's ID, and KAFKA_MAX_REQUEST_SIZE is {most}")]
+    TooLong {
+        /// What it has.
+        length: usize,
+        /// What it may have.
+        most: usize,
+    },
+    /// The buffer did not take the message: it is away or full, and was so for as many attempts as TARGET_REDIS_MAX_RETRIES
+    /// allows; or it says no.
     #[error("the message is not stored: {0}")]
     NotStored(String),
     /// Messages stay in the buffer, since Kafka does not have them.
@@ -74,7 +83,10 @@ impl Redis2Kafka {
                 let sink = BufferSink::new(&settings, buffer, kafka(&settings), Wake::default());
                 let sink = sink.map_err(|error| Error::Unusable(error.to_string()))?;
                 sink.refuse_unsafe().await.map_err(|error| Error::Unusable(format!("{error:#}")))?;
-                Some(Direct::of(buffer).map_err(|error| Error::Unusable(error.to_string()))?)
+                Some(
+                    Direct::of(buffer, settings.kafka.max_request_size)
+                        .map_err(|error| Error::Unusable(error.to_string()))?,
+                )
             }
         };
         Ok(Self { settings, direct })
@@ -120,8 +132,9 @@ impl Redis2Kafka {
     }
 
     /// Stores a message in the buffer, to be sent to a topic with the device's ID as its key; its key in the buffer, once it
-    /// stands there. Messages of a device are sent in the order in which they were stored, by whoever sends what the buffer
-    /// holds: a bridge that runs, or [`Redis2Kafka::sync_unsynced_keys`].
+    /// stands there. Messages of a device are sent in the order in which they were stored, by whichever processes, by whoever
+    /// sends what the buffer holds: a bridge that runs, or [`Redis2Kafka::sync_unsynced_keys`]. While the buffer is away or
+    /// full it tries again, TARGET_REDIS_MAX_RETRIES times in all.
     pub async fn send_message(
         &self,
         topic: &str,
@@ -131,7 +144,10 @@ impl Redis2Kafka {
         check_topic(topic)?;
         let direct = self.direct.as_ref().ok_or(Error::NoBuffer)?;
         let stored = direct.store(topic, device_id, message.as_ref()).await;
-        stored.map_err(|fault| Error::NotStored(fault.to_string()))
+        stored.map_err(|error| match error {
+            NotStored::TooLong { length, most } => Error::TooLong { length, most },
+            NotStored::Fault(fault) => Error::NotStored(fault.to_string()),
+        })
     }
 
     /// Sends Kafka what the buffer holds and it does not have, of one topic or of all; how many messages it got.

@@ -50,12 +50,21 @@ impl Answer {
             "" if done == messages => Self { fates: vec![Fate::Delivered; messages], trouble: None },
             // "behind": what was sent before did not get there, so none of these may.
             "" | "behind" => Self::silence(messages),
+            // It passes: that one is sent, or refused.
+            "conflict" => Self::stopped_with(
+                done,
+                Fate::Busy(
+                    "the buffer has another message under its key, which Kafka does not have yet".into(),
+                ),
+                messages,
+            ),
             _ => Self::stopped(done, answered(&error), messages),
         };
         for number in conflicts {
             if let Some(fate) = answer.fates.get_mut(number.wrapping_sub(1)) {
                 *fate = Fate::Unfit(
-                    "the buffer has another message under its key, which Kafka does not have yet".into(),
+                    "the buffer has another message under its key, which Kafka has refused: see `buffer list --refused`"
+                        .into(),
                 );
             }
         }
@@ -64,8 +73,6 @@ impl Answer {
 
     /// The first messages are stored, the next one met this, and those after it were not tried.
     fn stopped(stored: usize, fault: Fault, messages: usize) -> Self {
-        let mut fates = vec![Fate::Unknown; messages];
-        fates[..stored].fill(Fate::Delivered);
         let mut trouble = None;
         let fate = match fault {
             Fault::Lost(_) => Fate::Unknown,
@@ -82,10 +89,16 @@ impl Answer {
             | Fault::Denied(text)
             | Fault::Other(text) => Fate::Held(format!("the buffer says: {text}")),
         };
+        Self { trouble, ..Self::stopped_with(stored, fate, messages) }
+    }
+
+    fn stopped_with(stored: usize, fate: Fate, messages: usize) -> Self {
+        let mut fates = vec![Fate::Unknown; messages];
+        fates[..stored].fill(Fate::Delivered);
         if let Some(slot) = fates.get_mut(stored) {
             *slot = fate;
         }
-        Self { fates, trouble }
+        Self { fates, trouble: None }
     }
 }
 
@@ -131,8 +144,14 @@ mod tests {
         let check =
             |reply, expected: &[Fate]| assert_eq!(Answer::read(reply, expected.len()).fates, expected);
         let oom = || Busy("the buffer says: OOM x".into());
-        let conflict =
-            || Unfit("the buffer has another message under its key, which Kafka does not have yet".into());
+        let waits =
+            || Busy("the buffer has another message under its key, which Kafka does not have yet".into());
+        let conflict = || {
+            let reason = "the buffer has another message under its key, which Kafka has refused: see `buffer list --refused`";
+            Unfit(reason.into())
+        };
+        check(reply(1, "conflict", "", &[]), &[Delivered, waits(), Unknown]);
+        check(reply(1, "conflict", "", &[1]), &[conflict(), waits()]);
         check(reply(2, "", "", &[]), &[Delivered, Delivered]);
         check(reply(0, "behind", "", &[]), &[Unknown, Unknown]);
         check(reply(1, "message", "OOM x", &[]), &[Delivered, oom(), Unknown]);

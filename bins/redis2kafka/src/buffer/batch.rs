@@ -26,6 +26,8 @@ pub(super) struct Landed {
     pub(super) synced: usize,
     /// How many, and why the last of them.
     pub(super) refused: Option<(usize, String)>,
+    /// Were gone from the buffer.
+    pub(super) lost: Vec<EntryId>,
     /// What the first one met that goes on waiting.
     pub(super) back: Option<Fate>,
 }
@@ -37,6 +39,15 @@ pub(super) struct Part {
     pub(super) back: Option<Fate>,
     settling: Settling,
     why: Option<String>,
+}
+
+/// What was read of a queue.
+pub(super) struct Portion {
+    pub(super) queue: Queue,
+    /// In order.
+    pub(super) messages: Vec<(EntryId, Bytes)>,
+    /// What is gone, and Kafka does not have it.
+    pub(super) lost: Vec<EntryId>,
 }
 
 /// The same, before it has any.
@@ -52,14 +63,11 @@ struct Sent {
 
 /// Hands messages over to Kafka, in order, before it returns; the future tells what became of them. As soon as it does,
 /// whatever is handed over next knows nothing of these: what must not follow them must not be handed over.
-pub(super) fn send(
-    kafka: &Kafka,
-    read: Vec<(Queue, Vec<(EntryId, Bytes)>)>,
-) -> impl Future<Output = Vec<Part>> + Send + 'static {
+pub(super) fn send(kafka: &Kafka, read: Vec<Portion>) -> impl Future<Output = Vec<Part>> + Send + 'static {
     let (mut batch, mut lines, mut sent) = (Vec::new(), Vec::new(), Vec::new());
-    for (queue, found) in read {
+    for Portion { queue, messages: found, lost } in read {
         let from = batch.len();
-        let mut settling = Settling::default();
+        let mut settling = Settling { lost, ..Settling::default() };
         let mut messages = Vec::with_capacity(found.len());
         for (id, bytes) in found {
             match Stored::read(&bytes) {
@@ -67,7 +75,9 @@ pub(super) fn send(
                     messages.push((id, stored.digest));
                     batch.push(stored);
                 }
-                Err(reason) => settling.refused.push((id, because(&format!("it is no message: {reason}")))),
+                Err(reason) => {
+                    settling.refused.push((id, None, because(&format!("it is no message: {reason}"))));
+                }
             }
         }
         if !messages.is_empty() {
@@ -102,7 +112,7 @@ impl Sent {
             match fate {
                 Fate::Delivered => settling.synced.push((id, digest)),
                 Fate::Refused(reason) | Fate::Unfit(reason) => {
-                    settling.refused.push((id, because(reason)));
+                    settling.refused.push((id, Some(digest), because(reason)));
                     why = Some(reason.clone());
                 }
                 Fate::Held(_) | Fate::Busy(_) | Fate::Unknown => {
@@ -130,16 +140,32 @@ fn refused_alike(fates: &[Fate]) -> Option<String> {
 impl Part {
     /// Marks what Kafka has, and what it will never have.
     pub(super) async fn settle(self, books: Books) -> Landed {
-        let Self { queue, mut back, settling, why } = self;
+        let Self { queue, mut back, mut settling, why } = self;
         let (mut synced, mut refused) = (settling.synced.len(), settling.refused.len());
-        if synced + refused > 0
+        if !settling.is_empty()
             && let Err(fault) = books.settle(&queue, &settling).await
         {
             (synced, refused) = (0, 0);
+            settling.lost.clear();
             back = Some(Fate::Held(format!("what was sent cannot be marked as synced: {fault}")));
         }
         let why = why.unwrap_or_else(|| "it is no message".into());
-        Landed { queue, synced, refused: (refused > 0).then_some((refused, why)), back }
+        let refused = (refused > 0).then_some((refused, why));
+        Landed { queue, synced, refused, lost: settling.lost, back }
+    }
+
+    /// The reason, where it is one message that was refused, and nothing else: it may be the topic that is wrong.
+    pub(super) fn refused_alone(&self) -> Option<&str> {
+        let Settling { synced, refused, .. } = &self.settling;
+        let alone =
+            self.back.is_none() && synced.is_empty() && matches!(refused.as_slice(), [(_, Some(_), _)]);
+        self.why.as_deref().filter(|_| alone)
+    }
+
+    /// It waits instead.
+    pub(super) fn waits(&mut self) {
+        self.settling.refused.clear();
+        self.back = self.why.take().map(Fate::Held);
     }
 }
 

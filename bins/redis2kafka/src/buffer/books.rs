@@ -2,13 +2,13 @@
 //! asked here may be asked twice, so it is asked until there is an answer; when to ask again is decided here.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use fred::clients::Client;
 use fred::interfaces::ClientLike as _;
 use fred::types::{ClusterHash, CustomCommand, Value};
-use sync_core::bridge::Fate;
 use sync_core::record::EntryId;
 use sync_core::redis::Fault;
 use sync_core::redis::connection::Connector;
@@ -17,15 +17,17 @@ use sync_core::telemetry::health::{Health, Severity};
 use tokio::sync::OnceCell;
 use tokio::time::sleep;
 
-use super::answer::Answer;
 use super::answer::{number, text};
-use super::keys::{MessageKey, QUEUES, Queue, UNSYNCED_KEYS, id_of, member};
-use super::script::{HEADS, LOOK, RESTORE, SEEK, SETTLE, STORE, Script};
+use super::keys::{MessageKey, QUEUES, Queue, id_of, member};
+use super::script::{AGREE, DIRECT, HEADS, LOOK, RESTORE, SEEK, SETTLE, Script};
 use super::stored::Digest;
 use crate::settings::BufferSettings;
 
 /// Keys that a scan looks at in one go.
 const PAGE: &str = "1000";
+
+/// Messages that are put back into a queue in one go.
+const RESTORED_AT_ONCE: &str = "1000";
 
 /// See the module. Clones are the same.
 #[derive(Clone)]
@@ -36,6 +38,8 @@ struct Inner {
     settings: BufferSettings,
     health: Option<Health>,
     part: String,
+    /// It is told that it is away.
+    away: AtomicBool,
     client: OnceCell<Client>,
 }
 
@@ -46,6 +50,8 @@ pub(super) struct Read {
     pub(super) more: bool,
     /// In order.
     pub(super) messages: Vec<(EntryId, Bytes)>,
+    /// What is gone from there, and Kafka does not have it.
+    pub(super) lost: Vec<EntryId>,
     /// Why no more could be read.
     pub(super) error: Option<String>,
 }
@@ -55,15 +61,45 @@ pub(super) struct Read {
 pub(super) struct Settling {
     /// Kafka has them.
     pub(super) synced: Vec<(EntryId, Digest)>,
-    /// It will never have them, and why.
-    pub(super) refused: Vec<(EntryId, String)>,
+    /// It will never have them, and why. What is no message has no digest.
+    pub(super) refused: Vec<(EntryId, Option<Digest>, String)>,
+    /// They are not there any more.
+    pub(super) lost: Vec<EntryId>,
+}
+
+impl Settling {
+    pub(super) fn is_empty(&self) -> bool {
+        self.synced.is_empty() && self.refused.is_empty() && self.lost.is_empty()
+    }
+}
+
+/// What became of a message that is to come behind all others of its queue.
+#[derive(Debug)]
+pub(super) enum Appended {
+    /// It is there.
+    Yes,
+    /// Not, since it would not have come behind this one.
+    Behind(EntryId),
+    /// Not, since its key has another message.
+    Taken,
+}
+
+/// How the books stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// So many messages Kafka does not have.
+    pub(super) unsynced: u64,
+    /// So many of them are in queues: all of them.
+    pub(super) queued: u64,
+    /// Another one, and the server has lost its data.
+    pub(super) since: String,
 }
 
 /// What a look has found.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// Queues that have something.
-    pub(super) queues: Vec<Queue>,
+    /// Queues that have something, with the ID at the head, where it can be told.
+    pub(super) queues: Vec<(Queue, Option<EntryId>)>,
     /// The time in the lowest ID, ms since 1970.
     pub(super) oldest: Option<u64>,
 }
@@ -72,7 +108,14 @@ impl Books {
     /// Connects to nothing yet.
     pub(crate) fn new(connector: Connector, settings: &BufferSettings, health: Option<Health>) -> Self {
         let part = format!("what is sent from the buffer Redis at {}", connector.address());
-        Self(Arc::new(Inner { connector, settings: settings.clone(), health, part, client: OnceCell::new() }))
+        Self(Arc::new(Inner {
+            connector,
+            settings: settings.clone(),
+            health,
+            part,
+            away: AtomicBool::new(false),
+            client: OnceCell::new(),
+        }))
     }
 
     /// What comes next in these queues, each after the ID given with it: for the first ones of them, as much as may be read
@@ -93,47 +136,56 @@ impl Books {
         found.into_iter().map(|found| read(found).ok_or_else(malformed)).collect()
     }
 
-    /// Stores one message; `false` is that there is another one under its key.
-    pub(super) async fn store(
+    /// Stores one message behind all others of its queue.
+    pub(super) async fn append(
         &self,
         process: &str,
         key: &MessageKey,
         digest: &Digest,
         message: Bytes,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Appended, Fault> {
         let MessageKey { queue, id } = key;
-        let mut arguments = vec![process.into(), queue.as_str().into(), "".into()];
-        arguments.extend([id.to_string().into(), key.member().into()]);
-        arguments.extend([digest.as_str().into(), Value::Bytes(message)]);
-        match Answer::read(Ok(self.run(&STORE, arguments).await?), 1).fates.remove(0) {
-            Fate::Delivered => Ok(true),
-            Fate::Unfit(_) => Ok(false),
-            Fate::Busy(reason) | Fate::Held(reason) | Fate::Refused(reason) => Err(Fault::Other(reason)),
-            Fate::Unknown => Err(malformed()),
+        let mut arguments = vec![process.into(), queue.as_str().into(), id.to_string().into()];
+        arguments.extend([key.member().into(), digest.as_str().into(), Value::Bytes(message)]);
+        let answer = text(self.run(&DIRECT, arguments).await?).ok_or_else(malformed)?;
+        match answer.as_str() {
+            "" => Ok(Appended::Yes),
+            "taken" => Ok(Appended::Taken),
+            last => id_of(last).map(Appended::Behind).ok_or_else(malformed),
         }
     }
 
-    /// Marks messages of a queue as synced or refused; both leave the queue.
+    /// Marks messages of a queue as synced or refused; both leave the queue, and so do those that are lost.
     pub(super) async fn settle(&self, queue: &Queue, settling: &Settling) -> Result<(), Fault> {
         let milliseconds = |duration: Duration| Value::from(duration.as_millis().to_string());
         let Inner { settings, .. } = &*self.0;
-        let Settling { synced, refused } = settling;
-        let mut arguments = Vec::with_capacity(4 + 3 * (synced.len() + refused.len()));
+        let Settling { synced, refused, lost } = settling;
+        let mut arguments = Vec::with_capacity(5 + 3 * synced.len() + 4 * refused.len() + 2 * lost.len());
         arguments.push(queue.as_str().into());
         arguments.extend([milliseconds(settings.sync_ttl), milliseconds(settings.time_to_live)]);
-        arguments.push(synced.len().to_string().into());
-        let mut push = |id: EntryId, word: &str| {
-            arguments.extend([id.to_string().into(), member(id).into(), Value::from(word)]);
-        };
-        synced.iter().for_each(|(id, digest)| push(*id, digest.as_str()));
-        refused.iter().for_each(|(id, reason)| push(*id, reason));
+        arguments.extend([synced.len().to_string().into(), refused.len().to_string().into()]);
+        let names = |id: &EntryId| [Value::from(id.to_string()), member(*id).into()];
+        for (id, digest) in synced {
+            arguments.extend(names(id));
+            arguments.push(digest.as_str().into());
+        }
+        for (id, digest, reason) in refused {
+            arguments.extend(names(id));
+            arguments.extend([digest.as_ref().map_or("", Digest::as_str).into(), reason.as_str().into()]);
+        }
+        lost.iter().for_each(|id| arguments.extend(names(id)));
         self.run(&SETTLE, arguments).await.map(drop)
     }
 
-    /// How many messages Kafka does not have.
-    pub(super) async fn unsynced(&self) -> Result<u64, Fault> {
-        let count = self.ask("SCARD", vec![UNSYNCED_KEYS.into()]).await?;
-        count.as_u64().ok_or_else(malformed)
+    /// How the books stand.
+    pub(super) async fn agree(&self, now: u64) -> Result<Standing, Fault> {
+        let Value::Array(parts) = self.run(&AGREE, vec![now.to_string().into()]).await? else {
+            return Err(malformed());
+        };
+        let [unsynced, queued, since] = <[Value; 3]>::try_from(parts).map_err(|_| malformed())?;
+        let unsynced = unsynced.as_u64().ok_or_else(malformed)?;
+        let queued = queued.as_u64().ok_or_else(malformed)?;
+        Ok(Standing { unsynced, queued, since: text(since).ok_or_else(malformed)? })
     }
 
     /// All queues that have something and that `mine` says yes to.
@@ -149,9 +201,10 @@ impl Books {
                 let names = queues.iter().map(|queue| queue.as_str().into()).collect();
                 let Value::Array(heads) = self.run(&LOOK, names).await? else { return Err(malformed()) };
                 for (queue, head) in queues.into_iter().zip(heads) {
-                    let Some(id) = text(head).and_then(|head| id_of(&head)) else { continue };
-                    seen.oldest = Some(seen.oldest.map_or(id.ms, |oldest| oldest.min(id.ms)));
-                    seen.queues.push(queue);
+                    let Some(head) = text(head).filter(|head| !head.is_empty()) else { continue };
+                    let id = id_of(&head);
+                    seen.oldest = seen.oldest.into_iter().chain(id.map(|id| id.ms)).min();
+                    seen.queues.push((queue, id));
                 }
             }
             match next {
@@ -184,7 +237,17 @@ impl Books {
             return Err(malformed());
         };
         for queue in queues {
-            restored += number(&self.run(&RESTORE, vec![queue]).await?).ok_or_else(malformed)?;
+            loop {
+                let arguments = vec![queue.clone(), RESTORED_AT_ONCE.into()];
+                let Value::Array(numbers) = self.run(&RESTORE, arguments).await? else {
+                    return Err(malformed());
+                };
+                let [back, left] = numbers.first_chunk().ok_or_else(malformed)?;
+                restored += number(back).ok_or_else(malformed)?;
+                if number(left).ok_or_else(malformed)? == 0 {
+                    break;
+                }
+            }
         }
         Ok(restored)
     }
@@ -211,7 +274,7 @@ impl Books {
         &self,
         ask: impl Fn(Client) -> F,
     ) -> Result<Value, Fault> {
-        let Inner { connector, settings, health, part, client } = &*self.0;
+        let Inner { connector, settings, health, part, away, client } = &*self.0;
         let mut backoff = Backoff::new(settings.redis.retry);
         let mut attempts = 0;
         loop {
@@ -222,7 +285,9 @@ impl Books {
             let fault = match answer {
                 Err(fault @ (Fault::Lost(_) | Fault::Busy(_) | Fault::Denied(_))) => fault,
                 answer => {
-                    if let Some(health) = health {
+                    if let Some(health) = health
+                        && away.swap(false, Ordering::Relaxed)
+                    {
                         health.up(part);
                         health.forget(part);
                     }
@@ -231,6 +296,7 @@ impl Books {
             };
             if let Some(health) = health {
                 let severity = if fault.needs_human() { Severity::Error } else { Severity::Warn };
+                away.store(true, Ordering::Relaxed);
                 health.down(part, &fault.to_string(), severity);
             }
             attempts += 1;
@@ -272,9 +338,11 @@ fn read(found: Value) -> Option<Read> {
     let mut parts = parts.into_iter();
     let more = text(parts.next()?)? == "1";
     let error = Some(text(parts.next()?)?).filter(|error| !error.is_empty());
+    let lost = parts.next()?.into_array().into_iter().map(|member| id_of(&text(member)?));
+    let lost = lost.collect::<Option<_>>()?;
     let mut messages = Vec::with_capacity(parts.len() / 2);
     while let Some(member) = parts.next() {
         messages.push((id_of(&text(member)?)?, parts.next()?.into_bytes()?));
     }
-    Some(Read { more, messages, error })
+    Some(Read { more, messages, lost, error })
 }

@@ -4,12 +4,14 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use sync_core::record::EntryId;
 use sync_core::redis::Fault;
 use sync_core::redis::connection::{Connector, ConnectorError};
 
-use super::books::Books;
+use super::books::{Appended, Books};
 use super::keys::{Kind, MessageKey, Queue};
+use super::sink::LONGEST;
 use super::stored::{self, Digest, Value};
 use super::wake::Wake;
 use crate::message;
@@ -19,48 +21,87 @@ use crate::settings::BufferSettings;
 pub(crate) struct Direct {
     books: Books,
     wake: Wake,
+    longest: usize,
     last: Mutex<EntryId>,
 }
 
+/// Why a message is not stored.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotStored {
+    /// Kafka would not be sent it.
+    #[error("the message is {length} bytes long with its device, and KAFKA_MAX_REQUEST_SIZE is {most}")]
+    TooLong {
+        /// What it has.
+        length: usize,
+        /// What it may have.
+        most: usize,
+    },
+    /// The buffer does not take it.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
 impl Direct {
-    /// Into this buffer. Connects to nothing yet.
-    pub(crate) fn of(settings: &BufferSettings) -> Result<Self, ConnectorError> {
+    /// Into this buffer, messages that are no longer than that. Connects to nothing yet.
+    pub(crate) fn of(settings: &BufferSettings, max_request_size: usize) -> Result<Self, ConnectorError> {
         let connector = Connector::to_target(settings.redis.clone())?;
-        Ok(Self::new(Books::new(connector, settings, None)))
-    }
-
-    /// Connects to nothing yet.
-    fn new(books: Books) -> Self {
-        // Where the numbers begin is unlike in any two processes, so that two seldom want the same key.
+        let books = Books::new(connector, settings, None);
+        // Where the numbers begin is unlike in any two processes, so that no two want the same key.
         let seq = RandomState::new().build_hasher().finish() >> 1;
-        Self { books, wake: Wake::default(), last: Mutex::new(EntryId { ms: 0, seq }) }
+        let last = Mutex::new(EntryId { ms: 0, seq });
+        Ok(Self { books, wake: Wake::default(), longest: max_request_size.min(LONGEST), last })
     }
 
-    /// Stores a message, and returns its key once it stands in the buffer; waits while the buffer is away or full. What is
-    /// stored for one device after the other is sent in that order. The topic is to be one that Kafka allows.
-    pub(crate) async fn store(&self, topic: &str, device: &str, value: &[u8]) -> Result<String, Fault> {
+    /// Stores a message, and returns its key once it stands in the buffer; while the buffer is away or full it is tried again,
+    /// as often as TARGET_REDIS_MAX_RETRIES says. What is stored for one device after the other is sent in that order,
+    /// whichever processes store it and whatever their clocks say. The topic is to be one that Kafka allows.
+    pub(crate) async fn store(&self, topic: &str, device: &str, value: &[u8]) -> Result<String, NotStored> {
+        let length = value.len() + device.len();
+        if length > self.longest {
+            return Err(NotStored::TooLong { length, most: self.longest });
+        }
         let queue = Queue::new(Kind::Direct, topic, device);
         let digest = Digest::of_value(value);
+        let timestamp = message::time(EntryId { ms: now(), seq: 0 });
+        let mut text = Vec::with_capacity(value.len() + 2 * device.len() + 160);
+        stored::write(&mut text, &digest, topic, device, timestamp, &[], Value::Bytes(value));
+        let text = Bytes::from(text);
+        let mut above = 0;
         loop {
-            let key = MessageKey { queue: queue.clone(), id: self.next_id() };
-            let mut text = Vec::with_capacity(value.len() + 2 * device.len() + 160);
-            let timestamp = message::time(key.id);
-            stored::write(&mut text, &digest, topic, device, timestamp, &[], Value::Bytes(value));
-            // Another process may have had the same idea.
-            if self.books.store(self.wake.process(), &key, &digest, text.into()).await? {
-                return Ok(key.to_string());
+            let key = MessageKey { queue: queue.clone(), id: self.next_id(above) };
+            match self.books.append(self.wake.process(), &key, &digest, text.clone()).await? {
+                Appended::Yes => return Ok(key.to_string()),
+                Appended::Taken => {}
+                // Somebody's clock is ahead of this one.
+                Appended::Behind(last) => match last.ms.checked_add(1) {
+                    Some(ms) => above = ms,
+                    None => {
+                        let reason =
+                            format!("behind {queue}:{last}, which the buffer holds, there is no ID left");
+                        return Err(Fault::Other(reason).into());
+                    }
+                },
             }
         }
     }
 
-    /// Above all before it, and by this moment's clock, if that does not go back.
-    fn next_id(&self) -> EntryId {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-        let now = u64::try_from(now).unwrap_or(u64::MAX);
+    /// By this moment's clock, if that does not go back, and no less than that; its second number is this process's alone.
+    fn next_id(&self, above: u64) -> EntryId {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = EntryId { ms: last.ms.max(now), seq: last.seq + 1 };
-        *last
+        // What was stored for other devices need not wait for the clock that this one's queue has seen.
+        let ms = if above > 0 { above } else { last.ms.max(now()) };
+        if above == 0 {
+            last.ms = ms;
+        }
+        last.seq += 1;
+        EntryId { ms, seq: last.seq }
     }
+}
+
+/// This moment, ms since 1970.
+pub(super) fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    u64::try_from(now).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -86,8 +127,7 @@ mod tests {
             .set("KAFKA_BOOTSTRAP_SERVERS", &brokers.0);
         let settings = Settings::load(&inputs).unwrap().settings;
         let target = settings.buffer.clone().expect("it is set");
-        let connector = Connector::to_target(target.redis.clone()).unwrap();
-        let direct = Direct::new(Books::new(connector, &target, None));
+        let direct = Direct::of(&target, 1000).unwrap();
         let values: [&[u8]; 5] = [b"{\"a\": 1}", b" text\n", b"\xff\x00", b"null", b""];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let store = |topic: &str, value| runtime.block_on(direct.store(topic, "device:7", value)).unwrap();
@@ -108,24 +148,65 @@ mod tests {
         assert_eq!(of_other.len(), 1);
     }
 
-    /// It was replaced since it was sent: Kafka has the other one.
+    /// It was replaced since it was sent: Kafka has the other one, or has refused it.
     #[test]
-    fn a_message_is_marked_only_with_its_own_digest() {
+    fn a_message_is_settled_only_with_its_own_digest() {
         let buffer = Redis::start();
         let inputs = Inputs::new::<&str, &str>([], "none")
             .set("TARGET_REDIS_HOST", "127.0.0.1")
             .set("TARGET_REDIS_PORT", &buffer.port.to_string());
         let target = Settings::load(&inputs).unwrap().settings.buffer.expect("it is set");
-        let direct = Direct::of(&target).unwrap();
+        let direct = Direct::of(&target, 1000).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let key = runtime.block_on(direct.store("t", "device", b"new")).unwrap();
+        // As store.lua leaves it.
+        buffer.ask(0, &["HSET", "replaced", &key, Digest::of_value(b"new").as_str()]);
         let key = MessageKey::parse(&key).unwrap();
-        let settle = |value: &[u8]| {
-            let settling = Settling { synced: vec![(key.id, Digest::of_value(value))], refused: Vec::new() };
+        let settle = |settling: Settling| {
             runtime.block_on(direct.books.settle(&key.queue, &settling)).unwrap();
-            runtime.block_on(direct.books.unsynced()).unwrap()
+            runtime.block_on(direct.books.agree(1)).unwrap().unsynced
         };
-        assert_eq!(settle(b"old"), 1);
-        assert_eq!(settle(b"new"), 0);
+        let synced = |value: &[u8]| Settling {
+            synced: vec![(key.id, Digest::of_value(value))],
+            ..Settling::default()
+        };
+        let refused = vec![(key.id, Some(Digest::of_value(b"old")), "{}".to_owned())];
+        assert_eq!(settle(synced(b"old")), 1);
+        assert_eq!(settle(Settling { refused, ..Settling::default() }), 1);
+        assert_eq!(settle(Settling { lost: vec![key.id], ..Settling::default() }), 1, "it is there");
+        assert_eq!(settle(synced(b"new")), 0);
+    }
+
+    #[test]
+    fn what_is_stored_later_is_sent_later_whatever_the_clocks_say() {
+        let buffer = Redis::start();
+        let inputs = Inputs::new::<&str, &str>([], "none")
+            .set("TARGET_REDIS_HOST", "127.0.0.1")
+            .set("TARGET_REDIS_PORT", &buffer.port.to_string());
+        let target = Settings::load(&inputs).unwrap().settings.buffer.expect("it is set");
+        let (ahead, other) = (Direct::of(&target, 1000).unwrap(), Direct::of(&target, 1000).unwrap());
+        // Its clock is an hour ahead.
+        ahead.last.lock().unwrap().ms = now() + 3_600_000;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let store = |direct: &Direct, value: &[u8]| runtime.block_on(direct.store("t", "d", value)).unwrap();
+        let keys = [
+            store(&ahead, b"x"),
+            store(&other, b"x"),
+            store(&other, b"x"),
+            store(&ahead, b"x"),
+            store(&other, b"x"),
+        ];
+        let queue = Queue::new(Kind::Direct, "t", "d");
+        let read = runtime.block_on(direct_read(&ahead.books, &queue));
+        assert_eq!(read, keys);
+        // What another device's messages have is by this process's own clock.
+        let key = runtime.block_on(other.store("t", "e", b"x")).unwrap();
+        assert!(MessageKey::parse(&key).unwrap().id.ms <= now());
+    }
+
+    async fn direct_read(books: &Books, queue: &Queue) -> Vec<String> {
+        let mut read = books.read(&[(queue.clone(), None)], 100, 1000, 100).await.unwrap();
+        let messages = read.remove(0).messages.into_iter();
+        messages.map(|(id, _)| MessageKey { queue: queue.clone(), id }.to_string()).collect()
     }
 }

@@ -6,8 +6,8 @@
 //! are in order also while two processes send the same queue for a moment, since one of them stood still: ARCHITECTURE.md,
 //! "The buffer of redis2kafka".
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::StreamExt as _;
@@ -20,13 +20,17 @@ use sync_core::redis::Fault;
 use sync_core::retry::Backoff;
 use sync_core::settings::RetrySettings;
 use sync_core::telemetry::health::{Health, Severity};
-use sync_core::telemetry::metrics::{Counter, Gauge, Metrics};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::batch::{Landed, Part, send};
-use super::books::{Books, Read, Seen};
-use super::keys::{Queue, SHARDS};
+use super::batch::{Landed, Part, Portion, send};
+use super::books::{Books, Read, Seen, Standing};
+use super::direct::now;
+use super::held::Held;
+use super::keys::Queue;
+use super::numbers::{Losses, Numbers};
+use super::turns::Turns;
+use super::vigil::Vigil;
 use super::wake::Wake;
 
 /// A batch's bounds.
@@ -41,18 +45,6 @@ const BATCHES: usize = 4;
 /// Batches under way with messages of one queue.
 const BATCHES_OF_A_QUEUE: u8 = 2;
 
-/// What is counted.
-#[derive(Clone)]
-pub(crate) struct Numbers {
-    unsynced: Gauge,
-    synced: Counter,
-    refused: Counter,
-    oldest: Gauge,
-}
-
-/// So often what Kafka does not confirm is sent again by who sends what there is, and no more.
-const PATIENCE: u32 = 5;
-
 /// See the module.
 pub(crate) struct Drain {
     books: Books,
@@ -63,19 +55,22 @@ pub(crate) struct Drain {
     retry: RetrySettings,
     health: Health,
     numbers: Numbers,
+    losses: Losses,
     mine: Mine,
     queues: HashMap<Queue, State>,
-    /// To be read, in this order.
-    ready: VecDeque<Queue>,
+    /// To be read.
+    ready: Turns,
     reading: Option<BoxFuture<'static, Reading>>,
-    looking: Option<BoxFuture<'static, Result<(Seen, u64), Fault>>>,
+    looking: Option<BoxFuture<'static, Result<(Seen, Standing), Fault>>>,
     next_look: Instant,
+    /// How the last look ended.
+    looked: Option<Result<(), String>>,
+    /// Until one does not fail.
+    look_backoff: Backoff,
+    vigil: Vigil,
     under_way: FuturesUnordered<BoxFuture<'static, Vec<Part>>>,
     settling: FuturesUnordered<BoxFuture<'static, Landed>>,
-    /// Topics of which queues are held.
-    held: HashMap<String, HashSet<Queue>>,
-    /// Why something came back last.
-    last_reason: Option<String>,
+    held: Held,
     /// Nothing more is read.
     ending: bool,
 }
@@ -105,29 +100,19 @@ struct State {
     under_way: u8,
     /// What was handed over last of it, while that is under way.
     after: Option<EntryId>,
+    /// The first of each batch under way.
+    firsts: VecDeque<EntryId>,
     /// There may be something behind that.
     more: bool,
     /// It stands among those that are ready.
     ready: bool,
-    /// Something came back.
+    /// Something came back, or was put back below what is under way.
     back: bool,
+    /// Why its last message was refused alone, if none got through since.
+    last_refusal: Option<String>,
     /// As long as nothing of it gets through.
     backoff: Option<Backoff>,
     not_before: Option<Instant>,
-}
-
-impl Numbers {
-    pub(crate) fn new(metrics: &Metrics) -> Self {
-        Self {
-            unsynced: metrics.gauge("buffer_unsynced", "Messages in the buffer that Kafka does not have"),
-            synced: metrics.counter("buffer_synced", "Messages that went from the buffer to Kafka"),
-            refused: metrics.counter("buffer_refused", "Messages in the buffer that Kafka refused for good"),
-            oldest: metrics.gauge(
-                "buffer_oldest_unsynced_seconds",
-                "Age of the oldest message that this process has to send, by the time in its ID",
-            ),
-        }
-    }
 }
 
 impl Drain {
@@ -147,18 +132,21 @@ impl Drain {
             wake,
             interval,
             retry,
+            held: Held::new(health.clone()),
             health,
+            losses: Losses::new(&numbers),
             numbers,
             mine: Mine::default(),
             queues: HashMap::new(),
-            ready: VecDeque::new(),
+            ready: Turns::default(),
             reading: None,
             looking: None,
             next_look: Instant::now(),
+            looked: None,
+            look_backoff: Backoff::new(retry),
+            vigil: Vigil::default(),
             under_way: FuturesUnordered::new(),
             settling: FuturesUnordered::new(),
-            held: HashMap::new(),
-            last_reason: None,
             ending: false,
         }
     }
@@ -177,10 +165,12 @@ impl Drain {
             }
         }
         self.queues.retain(|queue, state| state.under_way > 0 || mine.holds(queue));
-        for queues in self.held.values_mut() {
-            queues.retain(|queue| mine.holds(queue));
-        }
-        self.tell_what_is_held();
+        self.held.retain(|queue| mine.holds(queue));
+    }
+
+    /// Nothing but this topic, where it is one.
+    pub(super) fn only(&mut self, topic: Option<String>) {
+        self.mine.topic = topic;
     }
 
     /// Whether nothing is under way of other shards than those that it sends.
@@ -194,46 +184,57 @@ impl Drain {
         self.next_look = Instant::now();
     }
 
-    /// Sends all that there is of a topic, or of all, and returns how many messages Kafka got. Ends early where Kafka goes
-    /// away, or takes nothing of what is left: it says why.
-    pub(super) async fn run_dry(&mut self, topic: Option<String>) -> (u64, Result<(), String>) {
-        self.mine.topic = topic;
-        self.set_shards((0..SHARDS).collect());
-        let before = self.numbers.synced.get();
-        let (mut looked, mut idle, mut settled) = (false, 0, before);
-        let ended = loop {
-            self.turn().await;
-            looked |= self.looking.is_none() && self.next_look > Instant::now();
-            let mut left = self.queues.values().filter(|state| state.under_way > 0 || state.more);
-            let busy = !self.under_way.is_empty() || !self.settling.is_empty() || self.reading.is_some();
-            if !*self.up.borrow() {
-                break Err("Kafka is away".to_owned());
-            } else if looked && !busy && left.all(|state| state.not_before.is_some()) {
-                if !self.queues.values().any(|state| state.more) {
-                    break Ok(());
-                }
-                if let Some(reason) = self.last_reason.take() {
-                    break Err(reason);
-                }
-                // What was refused among others is sent again alone, when its queue has waited.
-                let now = self.numbers.synced.get() + self.numbers.refused.get();
-                idle = if now > settled { 0 } else { idle + 1 };
-                settled = now;
-                if idle > PATIENCE {
-                    break Err("Kafka did not confirm what was sent".to_owned());
-                }
-                let waits = self.queues.values().filter_map(|state| state.not_before).min();
-                until(waits).await;
-            }
-        };
-        self.end().await;
-        (self.numbers.synced.get() - before, ended)
+    /// Whether the books do not agree with each other, so that messages may be in no queue.
+    pub(super) fn disagrees(&mut self) -> bool {
+        std::mem::take(&mut self.vigil.disagrees)
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        *self.up.borrow()
+    }
+
+    /// How the last look for queues ended.
+    pub(super) fn looked(&self) -> Option<&Result<(), String>> {
+        self.looked.as_ref()
+    }
+
+    /// Whether nothing is under way, and nothing can be read now.
+    pub(super) fn rests(&self) -> bool {
+        let busy = !self.under_way.is_empty() || !self.settling.is_empty() || self.reading.is_some();
+        let rests = |state: &State| state.under_way == 0 && (!state.more || state.not_before.is_some());
+        !busy && self.queues.values().all(rests)
+    }
+
+    /// Whether there is something that it has to send.
+    pub(super) fn has_more(&self) -> bool {
+        self.queues.values().any(|state| state.more)
+    }
+
+    /// Why something came back last. It is told once.
+    pub(super) fn last_reason(&mut self) -> Option<String> {
+        self.held.last_reason.take()
+    }
+
+    /// How many messages Kafka got.
+    pub(super) fn synced(&self) -> u64 {
+        self.numbers.synced.get()
+    }
+
+    /// The same, with those that it refused.
+    pub(super) fn settled(&self) -> u64 {
+        self.numbers.synced.get() + self.numbers.refused.get()
+    }
+
+    /// When the first of those that wait may be read again.
+    pub(super) fn wakes_at(&self) -> Option<Instant> {
+        self.queues.values().filter_map(|state| state.not_before).min()
     }
 
     /// One thing that happens. May be dropped at any time.
     pub(super) async fn turn(&mut self) {
         self.begin();
-        let woken = self.queues.values().filter_map(|state| state.not_before).min();
+        let woken = self.wakes_at();
+        let to_tell = self.losses.due();
         let next_look = self.looking.is_none().then_some(self.next_look);
         let up = *self.up.borrow_and_update();
         tokio::select! {
@@ -261,6 +262,7 @@ impl Drain {
                 }
             }
             () = until(next_look), if !self.ending => self.look(),
+            () = until(to_tell) => self.losses.tell(),
             Ok(()) = self.up.changed() => {}
         }
     }
@@ -284,7 +286,7 @@ impl Drain {
         if self.ready.is_empty() || self.reading.is_some() || !room {
             return;
         }
-        let asked: Vec<_> = self.ready.drain(..self.ready.len().min(QUEUES)).collect();
+        let asked = self.ready.take(QUEUES);
         let share = (MOST / asked.len()).max(SHARE);
         let mut queues = Vec::with_capacity(asked.len());
         for queue in asked {
@@ -310,43 +312,56 @@ impl Drain {
                         queue,
                         synced: 0,
                         refused: None,
+                        lost: Vec::new(),
                         back: Some(Fate::Held(format!("the buffer cannot be read: {fault}"))),
                     });
                 }
                 return;
             }
         };
-        let mut batch = Vec::new();
+        let (mut batch, mut passed_over) = (Vec::new(), Vec::new());
         for (queue, _) in queues {
             let state = self.queues.get_mut(&queue).expect("what is under way is there");
-            let read = read.next();
             // Something of it came back, or it is another's to send, while it was being read: what was read is not sent.
             let wanted = !state.back && !self.ending && self.mine.holds(&queue);
-            match read {
-                Some(Read { more, messages, error: None }) if wanted => {
+            match read.next() {
+                Some(Read { more, messages, lost, error: None }) if wanted => {
                     state.more |= more;
-                    match messages.last() {
-                        Some((last, _)) => {
-                            state.after = Some(*last);
-                            batch.push((queue.clone(), messages));
-                        }
-                        None => self.lands(&queue),
+                    if let (Some((first, _)), Some((last, _))) = (messages.first(), messages.last()) {
+                        state.after = Some(*last);
+                        state.firsts.push_back(*first);
+                    }
+                    if messages.is_empty() && lost.is_empty() {
+                        self.lands(&queue);
+                    } else {
+                        batch.push(Portion { queue: queue.clone(), messages, lost });
                     }
                 }
                 Some(Read { error: Some(error), .. }) => self.landed(Landed {
                     queue: queue.clone(),
                     synced: 0,
                     refused: None,
-                    back: Some(Fate::Held(format!("the buffer cannot be read: {error}"))),
+                    lost: Vec::new(),
+                    back: Some(Fate::Held(format!("{queue} cannot be read from the buffer: {error}"))),
                 }),
-                // It was not its turn.
-                _ => {
+                Some(_) => {
                     state.more = true;
                     self.lands(&queue);
+                }
+                // The batch was full before it was its turn.
+                None => {
+                    state.more = true;
+                    self.lands(&queue);
+                    if self.may_be_read(&queue) {
+                        self.queues.get_mut(&queue).expect("it may be read").ready = true;
+                        passed_over.push(queue);
+                        continue;
+                    }
                 }
             }
             self.consider(&queue);
         }
+        self.ready.give_back(passed_over);
         if !batch.is_empty() {
             self.under_way.push(send(&self.kafka, batch).boxed());
         }
@@ -354,16 +369,24 @@ impl Drain {
 
     /// Before anything else is handed over, what came back is known to have come back.
     fn has_fates(&mut self, parts: Vec<Part>) {
-        for part in parts {
-            if part.back.is_some() {
-                self.queues.get_mut(&part.queue).expect("what is under way is there").back = true;
+        for mut part in parts {
+            let state = self.queues.get_mut(&part.queue).expect("what is under way is there");
+            if let Some(reason) = part.refused_alone() {
+                // Two in a row, for one reason: it may be the topic that is wrong. It waits, once, and is told.
+                if state.last_refusal.as_deref() == Some(reason) && !self.held.holds(&part.queue) {
+                    part.waits();
+                } else {
+                    state.last_refusal = Some(reason.to_owned());
+                }
             }
+            state.back |= part.back.is_some();
             self.settling.push(part.settle(self.books.clone()).boxed());
         }
     }
 
     fn landed(&mut self, landed: Landed) {
-        let Landed { queue, synced, refused, back } = landed;
+        let Landed { queue, synced, refused, lost, back } = landed;
+        self.losses.add(&queue, &lost);
         self.numbers.synced.inc_by(synced as u64);
         if let Some((count, why)) = refused {
             self.numbers.refused.inc_by(count as u64);
@@ -375,16 +398,16 @@ impl Drain {
         }
         let state = self.queues.get_mut(&queue).expect("what is under way is there");
         if synced > 0 {
-            state.backoff = None;
+            (state.backoff, state.last_refusal) = (None, None);
         }
         if let Some(fate) = &back {
             state.back = true;
             state.more = true;
             let backoff = state.backoff.get_or_insert_with(|| Backoff::new(self.retry));
             state.not_before = Some(Instant::now() + backoff.next_delay());
-            self.hold(&queue, fate);
+            self.held.hold(&queue, fate);
         } else if synced > 0 {
-            self.release(&queue);
+            self.held.release(&queue);
         }
         self.lands(&queue);
         self.consider(&queue);
@@ -396,6 +419,9 @@ impl Drain {
         state.under_way -= 1;
         if state.under_way == 0 {
             (state.after, state.back) = (None, false);
+            state.firsts.clear();
+        } else if state.firsts.len() > usize::from(state.under_way) {
+            state.firsts.pop_front();
         }
     }
 
@@ -403,9 +429,11 @@ impl Drain {
         let state = self.queues.entry(queue.clone()).or_insert_with(|| State {
             under_way: 0,
             after: None,
+            firsts: VecDeque::new(),
             more: false,
             ready: false,
             back: false,
+            last_refusal: None,
             backoff: None,
             not_before: None,
         });
@@ -413,50 +441,27 @@ impl Drain {
         self.consider(&queue);
     }
 
+    fn may_be_read(&self, queue: &Queue) -> bool {
+        self.queues.get(queue).is_some_and(|state| {
+            let open = !state.ready && !state.back && state.not_before.is_none();
+            open && state.more && state.under_way < BATCHES_OF_A_QUEUE && self.mine.holds(queue)
+        })
+    }
+
     /// Makes it ready, if there is something to read and nothing against it; forgets it, if there is nothing left.
     fn consider(&mut self, queue: &Queue) {
+        let may = self.may_be_read(queue);
         let Some(state) = self.queues.get_mut(queue) else { return };
-        let mine = self.mine.holds(queue);
-        let may = mine && !state.ready && !state.back && state.not_before.is_none();
-        if may && state.more && state.under_way < BATCHES_OF_A_QUEUE {
+        if may {
             state.ready = true;
-            self.ready.push_back(queue.clone());
-        } else if state.under_way == 0 && (!mine || !state.more && !state.ready) {
-            self.queues.remove(queue);
-            self.release(queue);
-        }
-    }
-
-    /// Says that a topic takes nothing, once.
-    fn hold(&mut self, queue: &Queue, fate: &Fate) {
-        let (reason, severity) = match fate {
-            Fate::Held(reason) => (reason, Severity::Error),
-            Fate::Busy(reason) => (reason, Severity::Warn),
-            // That Kafka is away is told by the keeper.
-            _ => return,
-        };
-        self.last_reason = Some(reason.clone());
-        self.held.entry(queue.topic().to_owned()).or_default().insert(queue.clone());
-        self.health.down(&part(queue.topic()), reason, severity);
-    }
-
-    /// And that it takes something again, once nothing of it is held.
-    fn release(&mut self, queue: &Queue) {
-        if let Some(queues) = self.held.get_mut(queue.topic()) {
-            queues.remove(queue);
-            self.tell_what_is_held();
-        }
-    }
-
-    fn tell_what_is_held(&mut self) {
-        let health = &self.health;
-        self.held.retain(|topic, queues| {
-            if queues.is_empty() {
-                health.up(&part(topic));
-                health.forget(&part(topic));
+            self.ready.join(queue.clone());
+        } else if state.under_way == 0 && (!self.mine.holds(queue) || !state.more && !state.ready) {
+            // One message came, and was refused: what comes next tells more.
+            if state.last_refusal.is_none() || !self.mine.holds(queue) {
+                self.queues.remove(queue);
             }
-            !queues.is_empty()
-        });
+            self.held.release(queue);
+        }
     }
 
     /// Begins to look for queues.
@@ -465,32 +470,52 @@ impl Drain {
         let (books, mine) = (self.books.clone(), self.mine.clone());
         let looking = async move {
             let seen = books.look(|queue| mine.holds(queue)).await?;
-            Ok((seen, books.unsynced().await?))
+            Ok((seen, books.agree(now()).await?))
         };
         self.looking = Some(looking.boxed());
     }
 
-    fn has_looked(&mut self, seen: Result<(Seen, u64), Fault>) {
-        let (Seen { queues, oldest }, unsynced) = match seen {
+    fn has_looked(&mut self, seen: Result<(Seen, Standing), Fault>) {
+        let (Seen { queues, oldest }, standing) = match seen {
             Ok(seen) => seen,
-            Err(fault) => return tracing::warn!("cannot look for what waits in the buffer: {fault}"),
-        };
-        self.numbers.unsynced.set(i64::try_from(unsynced).unwrap_or(i64::MAX));
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let age = oldest.map_or(Duration::ZERO, |ms| now.saturating_sub(Duration::from_millis(ms)));
-        self.numbers.oldest.set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
-        for queue in queues {
-            if self.mine.holds(&queue) {
-                self.has_something(queue);
+            Err(fault) => {
+                let reason = format!("cannot look for what waits there: {fault}");
+                self.health.down(LOOKING, &reason, Severity::Error);
+                self.next_look = Instant::now() + self.look_backoff.next_delay().min(self.interval);
+                self.looked = Some(Err(reason));
+                return;
             }
+        };
+        if matches!(self.looked.replace(Ok(())), Some(Err(_))) {
+            self.look_backoff.reset();
+            self.health.up(LOOKING);
+            self.health.forget(LOOKING);
+        }
+        self.numbers.waits(standing.unsynced, oldest);
+        if self.mine.shards.contains(&0) && self.mine.topic.is_none() {
+            let gone = self.vigil.sees(standing);
+            if let Some(messages) = gone {
+                self.losses.everything(messages);
+            }
+        }
+        for (queue, head) in queues {
+            if !self.mine.holds(&queue) {
+                continue;
+            }
+            // Something was put back below what is under way: it is read from there, when that has landed.
+            if let Some(state) = self.queues.get_mut(&queue)
+                && let (Some(head), Some(first)) = (head, state.firsts.front())
+                && head < *first
+            {
+                state.back = true;
+            }
+            self.has_something(queue);
         }
     }
 }
 
-/// The part of the process's health that a topic is.
-fn part(topic: &str) -> String {
-    format!("topic {topic} (what waits for it in the buffer)")
-}
+/// The part of the process's health that looking for queues is.
+const LOOKING: &str = "the buffer's queues";
 
 /// What the future in this place comes to; then there is none any more. May be dropped at any time.
 async fn ended<T>(place: &mut Option<BoxFuture<'static, T>>) -> T {
@@ -504,7 +529,7 @@ async fn ended<T>(place: &mut Option<BoxFuture<'static, T>>) -> T {
     }
 }
 
-async fn until(instant: Option<Instant>) {
+pub(super) async fn until(instant: Option<Instant>) {
     match instant {
         Some(instant) => sleep_until(instant).await,
         None => std::future::pending().await,

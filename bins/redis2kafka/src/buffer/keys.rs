@@ -9,6 +9,8 @@
 //! | `unsynced:QUEUE` | sorted set | the same of one queue, in order: each ID as two numbers of 20 digits, with the score 0 |
 //! | `unsynced_queues` | set | the queues that have any |
 //! | `refused` | hash | message key → why Kafka will never take it, in JSON |
+//! | `replaced` | hash | message key → digest of the message that took the place of one that Kafka has, until Kafka has it, too |
+//! | `buffer_since` | string | when the buffer was looked at first: it is gone with all else if the server loses its data |
 //! | `rebuild:QUEUE`, `rebuild_queues` | as above | what a search for lost messages has found so far |
 //!
 //! A queue is what belongs in one order: a message key without its ID. A topic has no colon (Kafka allows none), an ID has

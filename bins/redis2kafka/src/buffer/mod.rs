@@ -16,21 +16,23 @@ mod batch;
 mod books;
 pub(crate) mod direct;
 mod drain;
+mod dry;
+mod held;
 mod keys;
 mod news;
+mod numbers;
 mod operator;
 mod rebuild;
 mod script;
 mod server;
 mod sink;
 mod stored;
+mod turns;
+mod vigil;
 mod wake;
 
-use std::future::pending;
 use std::time::Duration;
 
-use kafka_producer::Kafka;
-use sync_core::bridge::Unreachable;
 use sync_core::redis::connection::{Connector, ConnectorError};
 use sync_core::run::{Databases, Keeper};
 use sync_core::settings::RetrySettings;
@@ -40,63 +42,18 @@ use sync_core::telemetry::metrics::Metrics;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+pub(crate) use self::dry::run_dry;
 pub(crate) use self::keys::SHARDS;
 pub(crate) use self::operator::{BufferCommand, operate};
 pub(crate) use self::sink::BufferSink;
 pub(crate) use self::wake::Wake;
 
 use self::books::Books;
-use self::drain::{Drain, Numbers};
+use self::drain::Drain;
+use self::numbers::Numbers;
+use self::rebuild::Rebuilding;
+use crate::kafka::Kafka;
 use crate::settings::BufferSettings;
-
-/// Sends what the buffer holds now of a topic, or of all, with a connection to Kafka of its own; how many messages Kafka
-/// got. Where a bridge runs as well, both send: what arrives twice arrives in order.
-pub(crate) async fn run_dry(
-    settings: &BufferSettings,
-    retry: RetrySettings,
-    kafka: Kafka,
-    topic: Option<String>,
-) -> Result<u64, RunDryError> {
-    let books = Books::new(Connector::to_target(settings.redis.clone())?, settings, None);
-    let lost = kafka.connect().await.map_err(RunDryError::Kafka)?;
-    let (up, is_up) = watch::channel(true);
-    let losing = tokio::spawn(async move {
-        lost.await;
-        let _ = up.send(false);
-    });
-    let numbers = Numbers::new(&Metrics::default());
-    let mut drain = Drain::new(
-        books,
-        kafka,
-        is_up,
-        Wake::default(),
-        (settings.sync_interval, retry),
-        Health::default(),
-        numbers,
-    );
-    let (sent, ended) = drain.run_dry(topic).await;
-    let _ = losing.await;
-    ended.map(|()| sent).map_err(|reason| RunDryError::Left { sent, reason })
-}
-
-/// Why the buffer did not run dry.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RunDryError {
-    /// The Redis settings cannot be used.
-    #[error(transparent)]
-    Settings(#[from] ConnectorError),
-    /// Kafka does not answer.
-    #[error("cannot reach Kafka: {0}")]
-    Kafka(Unreachable),
-    /// Some messages stay there.
-    #[error("{sent} messages were sent, others stay in the buffer: {reason}")]
-    Left {
-        /// How many Kafka got.
-        sent: u64,
-        /// What the others met.
-        reason: String,
-    },
-}
 
 /// What is under way of a shard that another replica is to send may take so long; after that it may arrive twice.
 const LETTING_GO: Duration = Duration::from_secs(5);
@@ -149,14 +106,14 @@ impl Sender {
         let stop = shards.stop.clone();
         let keeping = tokio::spawn(keep(kafka, up, retry, health, stop.clone()));
         let listening = tokio::spawn(news::listen(connector, settings, wake));
-        let mut rebuilding = Rebuilding::NotYet;
+        let mut rebuilding = Rebuilding::default();
         let mut letting_go: Option<Instant> = None;
         loop {
             let owned = shards.owned();
-            if owned.contains(&0) && matches!(rebuilding, Rebuilding::NotYet) {
-                let books = books.clone();
-                rebuilding =
-                    Rebuilding::UnderWay(tokio::spawn(async move { rebuild::rebuild(&books).await }));
+            if !owned.contains(&0) {
+                rebuilding.is_anothers();
+            } else if rebuilding.is_wanted() {
+                rebuilding.begin(&books, retry);
             }
             drain.set_shards(owned);
             letting_go.get_or_insert_with(|| Instant::now() + LETTING_GO);
@@ -167,24 +124,24 @@ impl Sender {
                     letting_go = None;
                     shards.settled();
                 }
+                if drain.disagrees() {
+                    rebuilding.begin(&books, retry);
+                }
                 tokio::select! {
                     () = drain.turn() => {}
                     restored = rebuilding.ended() => {
-                        match restored {
-                            Ok(0) => {}
-                            Ok(messages) => {
-                                tracing::warn!(messages, "the buffer had messages in no queue: they are sent now");
-                                drain.look_at_once();
-                            }
-                            Err(reason) => tracing::warn!("cannot look through the buffer for lost messages: {reason}"),
+                        if restored > 0 {
+                            tracing::warn!(
+                                messages = restored,
+                                "the buffer had messages in no queue: they are sent now"
+                            );
+                            drain.look_at_once();
                         }
                     }
                     () = async { sleep_until(letting_go.expect("asked only then")).await }, if letting_go.is_some() => {}
                     () = shards.changed() => break,
                     () = stop.requested() => {
-                        if let Rebuilding::UnderWay(task) = rebuilding {
-                            task.abort();
-                        }
+                        rebuilding.is_anothers();
                         listening.abort();
                         drain.end().await;
                         let _ = keeping.await;
@@ -192,26 +149,6 @@ impl Sender {
                     }
                 }
             }
-        }
-    }
-}
-
-/// Looking through the buffer, once in a process's life.
-enum Rebuilding {
-    NotYet,
-    UnderWay(tokio::task::JoinHandle<Result<usize, sync_core::redis::Fault>>),
-    Done,
-}
-
-impl Rebuilding {
-    /// May be dropped at any time.
-    async fn ended(&mut self) -> Result<usize, String> {
-        let Self::UnderWay(task) = self else { return pending().await };
-        let ended = task.await;
-        *self = Self::Done;
-        match ended {
-            Ok(restored) => restored.map_err(|fault| fault.to_string()),
-            Err(error) => Err(error.to_string()),
         }
     }
 }
@@ -240,4 +177,40 @@ async fn keep(kafka: Kafka, up: watch::Sender<bool>, retry: RetrySettings, healt
     let _vital = Vital;
     let keeper = Keeper { destination: kafka.destination(), retry, health, stop };
     keeper.connect_and_keep(|| kafka.connect(), up).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::Vital;
+
+    const CHILD: &str = "TEST_VITAL_CHILD";
+
+    /// The test runs once more in a process of its own, which must not outlive the task that fails.
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a process of the test's own is told by it which part it plays"
+    )]
+    fn who_sends_and_fails_ends_the_process() {
+        if std::env::var_os(CHILD).is_some() {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let failing = tokio::spawn(async {
+                    let _vital = Vital;
+                    tokio::task::yield_now().await;
+                    panic!("on purpose");
+                });
+                let _ = failing.await;
+            });
+            return;
+        }
+        let this = std::env::current_exe().unwrap();
+        let name = "buffer::tests::who_sends_and_fails_ends_the_process";
+        let ended =
+            Command::new(this).args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
+        // A test that fails ends with another code, and one that goes on with 0.
+        assert_eq!(ended.status.code(), Some(1), "{}", String::from_utf8_lossy(&ended.stderr));
+    }
 }

@@ -24,6 +24,8 @@ macro_rules! script {
 }
 
 pub(super) static STORE: Script = script!("store");
+pub(super) static AGREE: Script = script!("agree");
+pub(super) static DIRECT: Script = script!("direct");
 pub(super) static HEADS: Script = script!("heads");
 pub(super) static SETTLE: Script = script!("settle");
 pub(super) static LOOK: Script = script!("look");

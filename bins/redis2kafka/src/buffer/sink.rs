@@ -13,6 +13,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use kafka_producer::Kafka;
 use sync_core::bridge::{Delivery, Fate, Group, Lost, Sink, Stream, Unreachable};
+use sync_core::record::EntryId;
 use sync_core::redis::Fault;
 use sync_core::redis::call::Call;
 use sync_core::redis::connection::{Connection, Connector, ConnectorError};
@@ -31,7 +32,7 @@ use crate::settings::{BufferSettings, Settings};
 use crate::sink::Shape;
 
 /// No server takes a longer argument as it comes (proto-max-bulk-len).
-const LONGEST: usize = 512 << 20;
+pub(super) const LONGEST: usize = 512 << 20;
 
 /// The buffer as a sink.
 pub(crate) struct BufferSink {
@@ -40,7 +41,8 @@ pub(crate) struct BufferSink {
     shape: Arc<Shape>,
     longest: usize,
     kafka: Kafka,
-    flights: Flights,
+    /// What was sent last, with its digest.
+    flights: Flights<(EntryId, Digest)>,
     wake: Wake,
     link: Link,
 }
@@ -51,7 +53,7 @@ struct Sent {
     records: Vec<usize>,
     queue: Queue,
     call: Call,
-    _flight: Flight,
+    _flight: Flight<(EntryId, Digest)>,
 }
 
 impl BufferSink {
@@ -158,13 +160,16 @@ impl Sink for BufferSink {
         let mut sent = Vec::with_capacity(runs.len());
         for records in runs {
             let stream = &group[records[0]].stream;
-            let last = group[*records.last().expect("a run has records")].entry.id;
-            let (before, flight) = self.flights.set_out(&stream.name, last);
+            let last = &group[*records.last().expect("a run has records")].entry;
+            let (before, flight) = self.flights.set_out(&stream.name, (last.id, Digest::of_entry(last)));
             let queue = ways[&Arc::as_ptr(stream)].queue.clone();
-            let mut arguments = Vec::with_capacity(3 + 4 * records.len());
+            let mut arguments = Vec::with_capacity(4 + 4 * records.len());
             arguments.push(self.wake.process().into());
             arguments.push(queue.as_str().into());
-            arguments.push(before.map_or_else(String::new, |id| id.to_string()).into());
+            match before {
+                Some((id, digest)) => arguments.extend([id.to_string().into(), digest.as_str().into()]),
+                None => arguments.extend(["".into(), "".into()]),
+            }
             for &at in &records {
                 arguments.append(&mut messages[at]);
             }

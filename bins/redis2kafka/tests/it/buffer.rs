@@ -178,7 +178,7 @@ fn an_entry_that_comes_again_is_sent_once() {
 }
 
 #[test]
-fn other_content_under_a_key_is_a_conflict_until_it_is_synced_and_a_new_message_after() {
+fn other_content_under_a_key_waits_until_it_is_synced_and_is_a_new_message_then() {
     let mut kafka = Kafka::start();
     let brokers = kafka.brokers();
     let topic = brokers.topic(1);
@@ -186,22 +186,55 @@ fn other_content_under_a_key_is_a_conflict_until_it_is_synced_and_a_new_message_
     let scene = Scene::between(Redis::start(), Redis::durable(), brokers, topic, |setup| setup);
     let anew = |value: &str| {
         scene.source.ask(0, &["DEL", "s"]);
-        scene.add("s", "1-0", value);
-        wait_settled(&scene.source, &scene.bridge, 0, "s");
+        for id in ["1-0", "2-0"] {
+            scene.add("s", id, value);
+        }
     };
     anew("first");
-    assert_eq!(unsynced(&scene.buffer), 1);
+    wait_settled(&scene.source, &scene.bridge, 0, "s");
+    assert_eq!(unsynced(&scene.buffer), 2);
     anew("second");
-    wait_until("a letter", || scene.source.letters(0, "s"), || scene.source.letters(0, "s").len() == 1);
+    scene.add("s", "3-0", "second");
+    scene.bridge.wait_line("the buffer has another message under its key");
+    assert_eq!(unsynced(&scene.buffer), 2, "nothing is stored past it");
     kafka.up();
+    wait_settled(&scene.source, &scene.bridge, 0, "s");
     scene.wait_synced();
     anew("third");
+    wait_settled(&scene.source, &scene.bridge, 0, "s");
     scene.wait_synced();
     let values: Vec<_> =
-        scene.brokers.wait_records(&scene.topic, 2).iter().map(test_kit::kafka::Record::json).collect();
+        scene.brokers.wait_records(&scene.topic, 7).iter().map(test_kit::kafka::Record::json).collect();
     let values: Vec<_> = values.iter().map(|value| value["data"]["n"].as_str().unwrap()).collect();
-    assert_eq!(values, ["first", "third"]);
+    assert_eq!(values, ["first", "first", "second", "second", "second", "third", "third"]);
+    assert!(scene.source.letters(0, "s").is_empty());
+    assert_eq!(scene.buffer.ask(0, &["EXISTS", "replaced"]), Reply::Number(0));
     scene.end(&[]);
+}
+
+#[test]
+fn messages_that_are_refused_one_after_the_other_hold_the_queue_once_and_are_told() {
+    let brokers = Brokers::shared();
+    let topic = test_kit::unique("small-");
+    brokers.create(&topic, 1, &[("max.message.bytes", "50000")]);
+    let scene = Scene::between(Redis::start(), Redis::durable(), brokers, topic, |setup| {
+        setup.set("KAFKA_COMPRESSION", "none")
+    });
+    let refused = |count| {
+        let refused = || number(scene.buffer.ask(0, &["HLEN", "refused"]));
+        wait_until("it is refused", || (refused(), scene.bridge.lines()), || refused() == count);
+    };
+    let told = || scene.bridge.lines_with(&format!("topic {} (what waits", scene.topic)).len();
+    scene.add("s", "1-0", &"x".repeat(60_000));
+    refused(1);
+    assert_eq!(told(), 0, "one is poison");
+    scene.add("s", "2-0", &"x".repeat(60_000));
+    refused(2);
+    assert!(told() > 0, "two may be the topic's fault");
+    scene.add("s", "3-0", "x");
+    assert_eq!(ids(&scene.brokers.wait_records(&scene.topic, 1), "s"), ["3-0"]);
+    scene.wait_synced();
+    scene.end(&["(what waits for it in the buffer)"]);
 }
 
 #[test]
@@ -415,7 +448,7 @@ fn without_kafka_it_starts_is_not_ready_and_tells_what_waits() {
     scene.end(&[]);
 }
 
-fn get(port: u16, path: &str) -> String {
+pub(crate) fn get(port: u16, path: &str) -> String {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();

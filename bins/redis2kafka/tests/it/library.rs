@@ -108,6 +108,8 @@ fn errors_have_types() {
     block_on(async {
         let bridge = Redis2Kafka::start(&inputs(&source, &away, "t", Some(&buffer))).await.unwrap();
         bridge.send_message("t", "m", "d").await.unwrap();
+        let long = bridge.send_message("t", "m".repeat(30 << 20), "d").await;
+        assert!(matches!(long, Err(Error::TooLong { most: 20_971_520, .. })), "{long:?}");
         let unsynced = bridge.sync_unsynced_keys(None).await;
         assert!(matches!(unsynced, Err(Error::Unsynced(_))), "{unsynced:?}");
     });
@@ -168,5 +170,28 @@ fn a_buffer_that_is_away_is_told() {
         buffer.kill();
         let stored = bridge.send_message("t", "m", "d").await;
         assert!(matches!(stored, Err(Error::NotStored(_))), "{stored:?}");
+    });
+}
+
+#[test]
+fn a_buffer_that_is_full_is_waited_for_and_told() {
+    let (source, brokers, buffer) = (Redis::start(), Brokers::shared(), Redis::durable());
+    let inputs = inputs(&source, &brokers, "other", Some(&buffer));
+    let full = |full: bool| {
+        buffer.ask(0, &["CONFIG", "SET", "maxmemory", if full { "1" } else { "0" }]);
+    };
+    let once = inputs.clone().set("TARGET_REDIS_MAX_RETRIES", "1");
+    let often = inputs.set("TARGET_REDIS_MAX_RETRIES", "1000").set("TARGET_REDIS_BACKOFF_BASE", "0.05");
+    block_on(async {
+        let (once, often) =
+            (Redis2Kafka::start(&once).await.unwrap(), Redis2Kafka::start(&often).await.unwrap());
+        full(true);
+        let stored = once.send_message("t", "m", "d").await;
+        assert!(matches!(&stored, Err(Error::NotStored(reason)) if reason.contains("OOM")), "{stored:?}");
+        let mut waiting = std::pin::pin!(often.send_message("t", "m", "d"));
+        let patience = std::time::Duration::from_millis(500);
+        assert!(tokio::time::timeout(patience, &mut waiting).await.is_err(), "it waits");
+        full(false);
+        waiting.await.unwrap();
     });
 }

@@ -13,6 +13,7 @@
 
 mod buffer;
 mod buffer_crash;
+mod buffer_damage;
 mod cleanup;
 mod crash;
 mod first_batch;

@@ -1,5 +1,6 @@
 //! Which entry of each stream was sent last and has no answer yet: a run that follows it names it, and the target
-//! writes nothing of that run if it did not get the one before.
+//! writes nothing of that run if it did not get the one before. Where an ID does not tell an entry from all others, it is
+//! named with what does.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,26 +8,32 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::record::{EntryId, StreamName};
 
 /// Of all streams. Clones are the same.
-#[derive(Clone, Debug, Default)]
-pub struct Flights(Arc<Mutex<HashMap<StreamName, Flying>>>);
+#[derive(Clone, Debug)]
+pub struct Flights<T = EntryId>(Arc<Mutex<HashMap<StreamName, Flying<T>>>>);
+
+impl<T> Default for Flights<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
 
 #[derive(Debug)]
-struct Flying {
-    last: EntryId,
+struct Flying<T> {
+    last: T,
     runs: usize,
 }
 
 /// One run under way; it has landed when this is dropped.
 #[derive(Debug)]
-pub struct Flight {
-    flights: Flights,
+pub struct Flight<T = EntryId> {
+    flights: Flights<T>,
     stream: StreamName,
 }
 
-impl Flights {
+impl<T> Flights<T> {
     /// A run of the stream that ends with `last` sets out. What was sent before it and is still under way ended with
     /// this.
-    pub fn set_out(&self, stream: &StreamName, last: EntryId) -> (Option<EntryId>, Flight) {
+    pub fn set_out(&self, stream: &StreamName, last: T) -> (Option<T>, Flight<T>) {
         let mut flying = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = match flying.get_mut(stream) {
             Some(flying) => {
@@ -38,11 +45,11 @@ impl Flights {
                 None
             }
         };
-        (before, Flight { flights: self.clone(), stream: stream.clone() })
+        (before, Flight { flights: Self(self.0.clone()), stream: stream.clone() })
     }
 }
 
-impl Drop for Flight {
+impl<T> Drop for Flight<T> {
     fn drop(&mut self) {
         let mut flying = self.flights.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stream) = flying.get_mut(&self.stream) {

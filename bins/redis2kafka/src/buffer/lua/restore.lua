@@ -1,16 +1,25 @@
--- Puts all messages of a queue that were put aside back into it at once, so that nothing is sent before what stands before
--- it. What was synced meanwhile is found out when it is read.
+-- Puts messages of a queue that were put aside back into it: the first ones of them, so many. heads.lua reads nothing that
+-- stands behind those that are still aside. What was synced meanwhile is not put back.
 --
--- ARGV     queue
--- Returns  how many
-local queue = ARGV[1]
-local members = redis.call('ZRANGE', 'rebuild:' .. queue, 0, -1)
-for _, member in ipairs(members) do
+-- ARGV     queue, at most how many
+-- Returns  how many were put back, how many are still aside
+local queue, most = ARGV[1], tonumber(ARGV[2])
+local aside = 'rebuild:' .. queue
+local keys, ranked = {}, {}
+for _, member in ipairs(redis.call('ZRANGE', aside, 0, most - 1)) do
   local ms, seq = string.match(member, '^0*(%d+)%-0*(%d+)$')
-  redis.call('ZADD', 'unsynced:' .. queue, 0, member)
-  redis.call('SADD', 'unsynced_keys_set', queue .. ':' .. ms .. '-' .. seq)
+  local key = queue .. ':' .. ms .. '-' .. seq
+  if redis.call('PTTL', key) == -1 then
+    keys[#keys + 1] = key
+    ranked[#ranked + 1], ranked[#ranked + 2] = 0, member
+  end
 end
-if #members > 0 then redis.call('SADD', 'unsynced_queues', queue) end
-redis.call('DEL', 'rebuild:' .. queue)
-redis.call('SREM', 'rebuild_queues', queue)
-return #members
+if #keys > 0 then
+  redis.call('ZADD', 'unsynced:' .. queue, unpack(ranked))
+  redis.call('SADD', 'unsynced_keys_set', unpack(keys))
+  redis.call('SADD', 'unsynced_queues', queue)
+end
+redis.call('ZREMRANGEBYRANK', aside, 0, most - 1)
+local left = redis.call('ZCARD', aside)
+if left == 0 then redis.call('SREM', 'rebuild_queues', queue) end
+return { #keys, left }
