@@ -174,6 +174,13 @@ mod tests {
         assert_eq!(settle(synced(b"old")), 1);
         assert_eq!(settle(Settling { refused, ..Settling::default() }), 1);
         assert_eq!(settle(Settling { lost: vec![key.id], ..Settling::default() }), 1, "it is there");
+        // A key of a wrong kind: nothing leaves its queue.
+        buffer.ask(0, &["SET", "refused", "x"]);
+        let refused = vec![(key.id, None, "{}".to_owned())];
+        let settling = Settling { refused, ..Settling::default() };
+        assert!(runtime.block_on(direct.books.settle(&key.queue, &settling)).is_err());
+        buffer.ask(0, &["DEL", "refused"]);
+        assert_eq!(runtime.block_on(direct_read(&direct.books, &key.queue)).len(), 1);
         assert_eq!(settle(synced(b"new")), 0);
     }
 

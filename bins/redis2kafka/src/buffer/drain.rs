@@ -6,7 +6,11 @@
 //! are in order also while two processes send the same queue for a moment, since one of them stood still: ARCHITECTURE.md,
 //! "The buffer of redis2kafka".
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+pub(super) mod dry;
+mod look;
+mod queue;
+
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -19,13 +23,13 @@ use sync_core::record::EntryId;
 use sync_core::redis::Fault;
 use sync_core::retry::Backoff;
 use sync_core::settings::RetrySettings;
-use sync_core::telemetry::health::{Health, Severity};
+use sync_core::telemetry::health::Health;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use self::queue::{Mine, State};
 use super::batch::{Landed, Part, Portion, send};
 use super::books::{Books, Read, Seen, Standing};
-use super::direct::now;
 use super::held::Held;
 use super::keys::Queue;
 use super::numbers::{Losses, Numbers};
@@ -75,45 +79,8 @@ pub(crate) struct Drain {
     ending: bool,
 }
 
-/// Which queues it sends.
-#[derive(Clone, Default)]
-struct Mine {
-    /// Of these shards,
-    shards: BTreeSet<u16>,
-    /// and, where it is for one, of this topic.
-    topic: Option<String>,
-}
-
-impl Mine {
-    fn holds(&self, queue: &Queue) -> bool {
-        self.shards.contains(&queue.shard())
-            && self.topic.as_deref().is_none_or(|topic| queue.topic() == topic)
-    }
-}
-
 /// What was asked, and the answer.
 type Reading = (Vec<(Queue, Option<EntryId>)>, Result<Vec<Read>, Fault>);
-
-/// A queue that has something, or had a moment ago.
-struct State {
-    /// Being read, or in batches that have not landed.
-    under_way: u8,
-    /// What was handed over last of it, while that is under way.
-    after: Option<EntryId>,
-    /// The first of each batch under way.
-    firsts: VecDeque<EntryId>,
-    /// There may be something behind that.
-    more: bool,
-    /// It stands among those that are ready.
-    ready: bool,
-    /// Something came back, or was put back below what is under way.
-    back: bool,
-    /// Why its last message was refused alone, if none got through since.
-    last_refusal: Option<String>,
-    /// As long as nothing of it gets through.
-    backoff: Option<Backoff>,
-    not_before: Option<Instant>,
-}
 
 impl Drain {
     pub(crate) fn new(
@@ -168,11 +135,6 @@ impl Drain {
         self.held.retain(|queue| mine.holds(queue));
     }
 
-    /// Nothing but this topic, where it is one.
-    pub(super) fn only(&mut self, topic: Option<String>) {
-        self.mine.topic = topic;
-    }
-
     /// Whether nothing is under way of other shards than those that it sends.
     pub(super) fn is_settled(&self) -> bool {
         let elsewhere = |(queue, state): (&Queue, &State)| state.under_way > 0 && !self.mine.holds(queue);
@@ -189,44 +151,8 @@ impl Drain {
         std::mem::take(&mut self.vigil.disagrees)
     }
 
-    pub(super) fn is_up(&self) -> bool {
-        *self.up.borrow()
-    }
-
-    /// How the last look for queues ended.
-    pub(super) fn looked(&self) -> Option<&Result<(), String>> {
-        self.looked.as_ref()
-    }
-
-    /// Whether nothing is under way, and nothing can be read now.
-    pub(super) fn rests(&self) -> bool {
-        let busy = !self.under_way.is_empty() || !self.settling.is_empty() || self.reading.is_some();
-        let rests = |state: &State| state.under_way == 0 && (!state.more || state.not_before.is_some());
-        !busy && self.queues.values().all(rests)
-    }
-
-    /// Whether there is something that it has to send.
-    pub(super) fn has_more(&self) -> bool {
-        self.queues.values().any(|state| state.more)
-    }
-
-    /// Why something came back last. It is told once.
-    pub(super) fn last_reason(&mut self) -> Option<String> {
-        self.held.last_reason.take()
-    }
-
-    /// How many messages Kafka got.
-    pub(super) fn synced(&self) -> u64 {
-        self.numbers.synced.get()
-    }
-
-    /// The same, with those that it refused.
-    pub(super) fn settled(&self) -> u64 {
-        self.numbers.synced.get() + self.numbers.refused.get()
-    }
-
     /// When the first of those that wait may be read again.
-    pub(super) fn wakes_at(&self) -> Option<Instant> {
+    fn wakes_at(&self) -> Option<Instant> {
         self.queues.values().filter_map(|state| state.not_before).min()
     }
 
@@ -416,36 +342,17 @@ impl Drain {
     /// One thing less is under way of it.
     fn lands(&mut self, queue: &Queue) {
         let state = self.queues.get_mut(queue).expect("what is under way is there");
-        state.under_way -= 1;
-        if state.under_way == 0 {
-            (state.after, state.back) = (None, false);
-            state.firsts.clear();
-        } else if state.firsts.len() > usize::from(state.under_way) {
-            state.firsts.pop_front();
-        }
+        state.lands();
     }
 
     fn has_something(&mut self, queue: Queue) {
-        let state = self.queues.entry(queue.clone()).or_insert_with(|| State {
-            under_way: 0,
-            after: None,
-            firsts: VecDeque::new(),
-            more: false,
-            ready: false,
-            back: false,
-            last_refusal: None,
-            backoff: None,
-            not_before: None,
-        });
+        let state = self.queues.entry(queue.clone()).or_default();
         state.more = true;
         self.consider(&queue);
     }
 
     fn may_be_read(&self, queue: &Queue) -> bool {
-        self.queues.get(queue).is_some_and(|state| {
-            let open = !state.ready && !state.back && state.not_before.is_none();
-            open && state.more && state.under_way < BATCHES_OF_A_QUEUE && self.mine.holds(queue)
-        })
+        self.mine.holds(queue) && self.queues.get(queue).is_some_and(State::may_be_read)
     }
 
     /// Makes it ready, if there is something to read and nothing against it; forgets it, if there is nothing left.
@@ -463,59 +370,7 @@ impl Drain {
             self.held.release(queue);
         }
     }
-
-    /// Begins to look for queues.
-    fn look(&mut self) {
-        self.next_look = Instant::now() + self.interval;
-        let (books, mine) = (self.books.clone(), self.mine.clone());
-        let looking = async move {
-            let seen = books.look(|queue| mine.holds(queue)).await?;
-            Ok((seen, books.agree(now()).await?))
-        };
-        self.looking = Some(looking.boxed());
-    }
-
-    fn has_looked(&mut self, seen: Result<(Seen, Standing), Fault>) {
-        let (Seen { queues, oldest }, standing) = match seen {
-            Ok(seen) => seen,
-            Err(fault) => {
-                let reason = format!("cannot look for what waits there: {fault}");
-                self.health.down(LOOKING, &reason, Severity::Error);
-                self.next_look = Instant::now() + self.look_backoff.next_delay().min(self.interval);
-                self.looked = Some(Err(reason));
-                return;
-            }
-        };
-        if matches!(self.looked.replace(Ok(())), Some(Err(_))) {
-            self.look_backoff.reset();
-            self.health.up(LOOKING);
-            self.health.forget(LOOKING);
-        }
-        self.numbers.waits(standing.unsynced, oldest);
-        if self.mine.shards.contains(&0) && self.mine.topic.is_none() {
-            let gone = self.vigil.sees(standing);
-            if let Some(messages) = gone {
-                self.losses.everything(messages);
-            }
-        }
-        for (queue, head) in queues {
-            if !self.mine.holds(&queue) {
-                continue;
-            }
-            // Something was put back below what is under way: it is read from there, when that has landed.
-            if let Some(state) = self.queues.get_mut(&queue)
-                && let (Some(head), Some(first)) = (head, state.firsts.front())
-                && head < *first
-            {
-                state.back = true;
-            }
-            self.has_something(queue);
-        }
-    }
 }
-
-/// The part of the process's health that looking for queues is.
-const LOOKING: &str = "the buffer's queues";
 
 /// What the future in this place comes to; then there is none any more. May be dropped at any time.
 async fn ended<T>(place: &mut Option<BoxFuture<'static, T>>) -> T {
@@ -529,7 +384,7 @@ async fn ended<T>(place: &mut Option<BoxFuture<'static, T>>) -> T {
     }
 }
 
-pub(super) async fn until(instant: Option<Instant>) {
+async fn until(instant: Option<Instant>) {
     match instant {
         Some(instant) => sleep_until(instant).await,
         None => std::future::pending().await,

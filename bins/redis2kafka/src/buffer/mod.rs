@@ -16,7 +16,6 @@ mod batch;
 mod books;
 pub(crate) mod direct;
 mod drain;
-mod dry;
 mod held;
 mod keys;
 mod news;
@@ -42,7 +41,7 @@ use sync_core::telemetry::metrics::Metrics;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-pub(crate) use self::dry::run_dry;
+pub(crate) use self::drain::dry::run_dry;
 pub(crate) use self::keys::SHARDS;
 pub(crate) use self::operator::{BufferCommand, operate};
 pub(crate) use self::sink::BufferSink;

@@ -11,6 +11,10 @@ local lost_at = refused_at + 4 * tonumber(ARGV[5])
 local AT_ONCE = 2000
 local call = redis.call
 
+-- A key of a wrong kind is met before anything is written: what left its queue and was not marked would be in none.
+call('SCARD', 'unsynced_keys_set')
+if lost_at > refused_at then call('HLEN', 'refused') end
+
 local keys, members, digests, reasons, leaving = {}, {}, {}, {}, 0
 local function leaves(key, at)
   leaving = leaving + 1

@@ -7,11 +7,12 @@ use sync_core::telemetry::health::Health;
 use sync_core::telemetry::metrics::Metrics;
 use tokio::sync::watch;
 
-use super::books::Books;
-use super::drain::{Drain, until};
-use super::keys::SHARDS;
-use super::numbers::Numbers;
-use super::wake::Wake;
+use super::queue::State;
+use super::{Drain, until};
+use crate::buffer::books::Books;
+use crate::buffer::keys::SHARDS;
+use crate::buffer::numbers::Numbers;
+use crate::buffer::wake::Wake;
 use crate::kafka::Kafka;
 use crate::settings::BufferSettings;
 
@@ -83,6 +84,49 @@ async fn empties(drain: &mut Drain) -> Result<(), String> {
             return Err("Kafka did not confirm what was sent".to_owned());
         }
         until(drain.wakes_at()).await;
+    }
+}
+
+impl Drain {
+    /// Nothing but this topic, where it is one.
+    fn only(&mut self, topic: Option<String>) {
+        self.mine.topic = topic;
+    }
+
+    fn is_up(&self) -> bool {
+        *self.up.borrow()
+    }
+
+    /// How the last look for queues ended.
+    fn looked(&self) -> Option<&Result<(), String>> {
+        self.looked.as_ref()
+    }
+
+    /// Whether nothing is under way, and nothing can be read now.
+    fn rests(&self) -> bool {
+        let busy = !self.under_way.is_empty() || !self.settling.is_empty() || self.reading.is_some();
+        let rests = |state: &State| state.under_way == 0 && (!state.more || state.not_before.is_some());
+        !busy && self.queues.values().all(rests)
+    }
+
+    /// Whether there is something that it has to send.
+    fn has_more(&self) -> bool {
+        self.queues.values().any(|state| state.more)
+    }
+
+    /// Why something came back last. It is told once.
+    fn last_reason(&mut self) -> Option<String> {
+        self.held.last_reason.take()
+    }
+
+    /// How many messages Kafka got.
+    fn synced(&self) -> u64 {
+        self.numbers.synced.get()
+    }
+
+    /// The same, with those that it refused.
+    fn settled(&self) -> u64 {
+        self.numbers.synced.get() + self.numbers.refused.get()
     }
 }
 
