@@ -69,6 +69,7 @@ impl<V> Recent<V> {
     }
 
     /// How many entries are there.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.young.len() + self.old.len()
     }

@@ -14,6 +14,7 @@
 pub mod bridge;
 pub mod cluster;
 pub mod kafka;
+pub mod mosquitto;
 pub mod oracle;
 pub mod postgres;
 pub mod redis;

@@ -5,6 +5,7 @@
 //! | `ca.pem` | the authority that signed everything below |
 //! | `server.pem`, `server.key` | for `localhost`, 127.0.0.1 and ::1 |
 //! | `client.pem`, `client.key` | a client certificate |
+//! | `client-encrypted.key` | the same key, encrypted with `tester-secret` |
 //! | `other-ca.pem` | an authority that signed none of them |
 
 use std::fs;
@@ -17,6 +18,9 @@ use crate::install::Tool;
 use crate::paths;
 
 pub(super) const TOOLS: &[Tool] = &[Tool { program: "openssl", package: "openssl" }];
+
+/// The last file that is made.
+const LAST: &str = "client-encrypted.key";
 
 /// Our own, so that the system's openssl.cnf has no say.
 const CONFIG: &str = "\
@@ -40,9 +44,10 @@ extendedKeyUsage = clientAuth
 
 /// Makes the certificates unless they are there.
 pub(super) fn ensure(dir: &Path) -> Result<()> {
-    if dir.is_dir() {
+    if dir.join(LAST).is_file() {
         return Ok(());
     }
+    let _ = fs::remove_dir_all(dir);
     // Made elsewhere and moved: a directory that exists is complete.
     let new = dir.with_extension("new");
     let _ = fs::remove_dir_all(&new);
@@ -76,5 +81,7 @@ fn make(dir: &Path) -> Result<()> {
         .ignore_stderr()
         .run()?;
     }
+    let encrypt = ["-topk8", "-v2", "aes-256-cbc", "-passout", "pass:tester-secret"];
+    cmd!(shell, "openssl pkcs8 {encrypt...} -in client.key -out {LAST}").quiet().run()?;
     Ok(())
 }

@@ -71,6 +71,16 @@ fn is_escape(bytes: &[u8]) -> bool {
     matches!(bytes, [b'-', b'-', high, low, ..] if is_digit(high) && is_digit(low))
 }
 
+/// Whether this is the name of a topic as it stands. The error says which rule it breaks, as "must …".
+pub(crate) fn check_name(text: &str) -> Result<(), String> {
+    match text.bytes().all(is_allowed) && finish(text.to_owned()).is_ok_and(|name| name == text) {
+        true => Ok(()),
+        false => Err(format!(
+            "must be the name of a topic: 1 to {MAX_TOPIC} letters, digits, '.', '_' and '-', and neither . nor .."
+        )),
+    }
+}
+
 /// The name, if Kafka allows it; `.` and `..`, which it does not, encoded.
 pub(super) fn finish(name: String) -> Result<String, Unmapped> {
     match name.as_str() {
@@ -139,6 +149,16 @@ mod tests {
         assert_eq!(encoded(&" ".repeat(63), "_"), Err(Unmapped::TooLong(252)));
         for wrong in ["", "/", "a b", "ä", "123456789"] {
             assert!(Separator::new(wrong).expect_err(wrong).contains("must be 1 to 8 letters"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_a_name_as_it_stands() {
+        for name in ["a", "...", "a--20b", &"x".repeat(249)] {
+            assert_eq!(check_name(name), Ok(()), "{name}");
+        }
+        for wrong in ["", ".", "..", "a b", "a/b", "ä", &"x".repeat(250)] {
+            assert!(check_name(wrong).expect_err(wrong).contains("must be the name of a topic"), "{wrong}");
         }
     }
 

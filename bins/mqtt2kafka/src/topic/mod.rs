@@ -1,5 +1,5 @@
-//! From an MQTT topic to the Kafka topic and the record's key. It owns the default mapping, the rules over it and the
-//! memory of both; it refuses a topic that no name can be made for, with the reason.
+//! From an MQTT topic to the Kafka topic and the record's key. It owns the default mapping, and the rules over it;
+//! it refuses a topic that no name can be made for, with the reason.
 //!
 //! # The default
 //!
@@ -10,7 +10,7 @@
 //! # Rules
 //!
 //! Each of kafka.rules has an MQTT filter or a regular expression (of the crate `regex`; anywhere in the topic unless it
-//! says `^` and `$`), a template of a topic, and one of a key if the key is another than the MQTT topic. The first that
+//! says `^` and `$`), and templates of a topic, a key or both; what it does not have is as without a rule. The first that
 //! matches overrides the default. In a template
 //!
 //! | | is |
@@ -34,74 +34,77 @@ use bytes::Bytes;
 use regex::Regex;
 
 use self::collisions::Collisions;
-use self::template::{Captured, Template};
+use self::template::Captured;
 use crate::filter::Filter;
-use crate::recent::Recent;
 
 pub(crate) use self::collisions::Collision;
-pub(crate) use self::encoding::{Separator, Unmapped};
+pub(crate) use self::encoding::{Separator, Unmapped, check_name};
+pub(crate) use self::template::Template;
 
-/// For so many MQTT topics the target is remembered, and for so many Kafka topics what was told of them.
-const TOPICS: usize = 50_000;
+/// For so many Kafka topics it is remembered what was told of them.
+const TOPICS: usize = 20_000;
 
-/// Where the messages to an MQTT topic go.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Target {
-    pub(crate) topic: Arc<str>,
-    pub(crate) key: Bytes,
-}
-
-/// A target, and what is to be told about it, which is once.
+/// Where the messages to an MQTT topic go, and what is to be told about it, which is once.
 #[derive(Debug)]
 pub(crate) struct Mapped {
-    pub(crate) target: Arc<Target>,
+    pub(crate) topic: Arc<str>,
+    pub(crate) key: Bytes,
     pub(crate) collision: Option<Collision>,
 }
 
 /// One of kafka.rules.
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {
-    pattern: Pattern,
-    topic: Template,
-    key: Option<Template>,
+    pub(crate) pattern: Pattern,
+    /// Without one, that of all other topics.
+    pub(crate) topic: Option<Template>,
+    /// Without one it is the MQTT topic.
+    pub(crate) key: Option<Template>,
 }
 
+/// The MQTT topics that a rule is for.
 #[derive(Clone, Debug)]
-enum Pattern {
+pub(crate) enum Pattern {
     Filter(Filter),
     Regex(Regex),
 }
 
-impl Rule {
-    /// For the topics that a filter matches. The error says which template breaks which rule.
-    pub(crate) fn for_filter(filter: Filter, topic: &str, key: Option<&str>) -> Result<Self, String> {
-        let names = vec![None; filter.wildcards()];
-        Self::new(Pattern::Filter(filter), &names, topic, key)
+impl Pattern {
+    /// Reads a regular expression. The error says which rule it breaks, as "must …".
+    pub(crate) fn regex(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("must be a regular expression".to_owned());
+        }
+        Regex::new(text).map(Self::Regex).map_err(|error| {
+            // What is in the lines before shows where in the expression it is, over several lines.
+            let error = error.to_string();
+            let words = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            format!("must be a regular expression: {words}")
+        })
     }
 
-    /// For the topics that a regular expression matches.
-    pub(crate) fn for_regex(regex: &str, topic: &str, key: Option<&str>) -> Result<Self, String> {
-        let regex = Regex::new(regex).map_err(|error| format!("must be a regular expression: {error}"))?;
-        let names: Vec<_> = regex.capture_names().skip(1).map(|name| name.map(str::to_owned)).collect();
-        Self::new(Pattern::Regex(regex), &names, topic, key)
+    /// Reads a template of a Kafka topic with what the wildcards or groups stood for.
+    pub(crate) fn topic(&self, text: &str) -> Result<Template, String> {
+        Template::for_topic(text, &self.names())
     }
 
-    fn new(
-        pattern: Pattern,
-        names: &[Option<String>],
-        topic: &str,
-        key: Option<&str>,
-    ) -> Result<Self, String> {
-        let topic = Template::for_topic(topic, names).map_err(|rule| format!("the topic {rule}"))?;
-        let key =
-            key.map(|key| Template::new(key, names)).transpose().map_err(|rule| format!("the key {rule}"))?;
-        Ok(Self { pattern, topic, key })
+    /// Reads a template of a key with the same.
+    pub(crate) fn key(&self, text: &str) -> Result<Template, String> {
+        Template::new(text, &self.names())
+    }
+
+    /// Those of the groups; wildcards have none.
+    fn names(&self) -> Vec<Option<String>> {
+        match self {
+            Self::Filter(filter) => vec![None; filter.wildcards()],
+            Self::Regex(regex) => regex.capture_names().skip(1).map(|name| name.map(str::to_owned)).collect(),
+        }
     }
 
     fn captures<'a>(&self, topic: &'a str) -> Option<Captured<'a>> {
-        match &self.pattern {
-            Pattern::Filter(filter) => filter.captures(topic),
-            Pattern::Regex(regex) => {
+        match self {
+            Self::Filter(filter) => filter.captures(topic),
+            Self::Regex(regex) => {
                 let groups = regex.captures(topic)?;
                 Some(groups.iter().skip(1).map(|group| group.map_or("", |group| group.as_str())).collect())
             }
@@ -109,48 +112,43 @@ impl Rule {
     }
 }
 
+/// kafka.separator, kafka.topic and kafka.rules.
+#[derive(Clone, Debug)]
+pub(crate) struct Mapping {
+    pub(crate) separator: Separator,
+    /// The first that matches counts.
+    pub(crate) rules: Vec<Rule>,
+    /// Of the topics that no rule matches, and of rules that have none.
+    pub(crate) other: Template,
+}
+
 /// A target for every MQTT topic.
 #[derive(Debug)]
 pub(crate) struct Topics {
-    separator: Separator,
-    rules: Vec<Rule>,
-    /// Of the topics that no rule matches.
-    other: Template,
-    targets: Recent<Arc<Target>>,
+    mapping: Mapping,
     collisions: Collisions,
 }
 
 impl Topics {
-    /// With kafka.separator, kafka.topic and kafka.rules. The error says which rule kafka.topic breaks.
-    pub(crate) fn new(separator: Separator, topic: &str, rules: Vec<Rule>) -> Result<Self, String> {
-        let other = Template::for_topic(topic, &[])?;
-        Ok(Self {
-            separator,
-            rules,
-            other,
-            targets: Recent::new(TOPICS),
-            collisions: Collisions::new(TOPICS),
-        })
+    /// By this mapping; no collision was told yet.
+    pub(crate) fn new(mapping: Mapping) -> Self {
+        Self { mapping, collisions: Collisions::new(TOPICS) }
     }
 
-    /// Where the messages to a topic go. One lookup for a topic that was seen of late.
+    /// Where the messages to a topic go.
     pub(crate) fn target(&mut self, mqtt: &str) -> Result<Mapped, Unmapped> {
-        if let Some(target) = self.targets.get(mqtt) {
-            return Ok(Mapped { target: target.clone(), collision: None });
-        }
-        let ruled = self.rules.iter().find_map(|rule| Some((rule, rule.captures(mqtt)?)));
+        let Mapping { separator, rules, other } = &self.mapping;
+        let ruled = rules.iter().find_map(|rule| Some((rule, rule.pattern.captures(mqtt)?)));
         let (template, captures, key) = match &ruled {
-            Some((rule, captures)) => (&rule.topic, &captures[..], rule.key.as_ref()),
-            None => (&self.other, &[][..], None),
+            Some((rule, captures)) => (rule.topic.as_ref(), &captures[..], rule.key.as_ref()),
+            None => (None, &[][..], None),
         };
-        let topic: Arc<str> = template.topic(mqtt, captures, &self.separator)?.into();
+        let topic: Arc<str> = template.unwrap_or(other).topic(mqtt, captures, separator)?.into();
         let key = key.map_or_else(|| mqtt.to_owned(), |key| key.key(mqtt, captures)).into();
-        // Rules put topics together on purpose, and so does a default that does not name the topic.
-        let is_meant = ruled.is_some() || !self.other.names_topic();
+        // A rule puts topics together on purpose, and so does a default that does not name the topic.
+        let is_meant = template.is_some() || !other.names_topic();
         let collision = self.collisions.look(mqtt, &topic, is_meant);
-        let target = Arc::new(Target { topic, key });
-        self.targets.insert(mqtt, target.clone(), 1);
-        Ok(Mapped { target, collision })
+        Ok(Mapped { topic, key, collision })
     }
 }
 

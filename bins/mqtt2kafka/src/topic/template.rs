@@ -7,7 +7,7 @@ pub(super) type Captured<'a> = Vec<&'a str>;
 
 /// A text with placeholders.
 #[derive(Clone, Debug)]
-pub(super) struct Template(Vec<Piece>);
+pub(crate) struct Template(Vec<Piece>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
@@ -51,7 +51,7 @@ impl Template {
     }
 
     /// Reads a template of a topic: its own text is allowed in one, and there is something to make a name of.
-    pub(super) fn for_topic(text: &str, names: &[Option<String>]) -> Result<Self, String> {
+    pub(crate) fn for_topic(text: &str, names: &[Option<String>]) -> Result<Self, String> {
         let template = Self::new(text, names)?;
         for piece in &template.0 {
             let Piece::Text(text) = piece else { continue };

@@ -1,17 +1,28 @@
 use super::*;
 
 fn topics(separator: &str, topic: &str, rules: Vec<Rule>) -> Topics {
-    Topics::new(Separator::new(separator).expect(separator), topic, rules).expect(topic)
+    let separator = Separator::new(separator).expect(separator);
+    Topics::new(Mapping { separator, rules, other: Template::for_topic(topic, &[]).expect(topic) })
+}
+
+fn rule(pattern: Pattern, topic: &str, key: Option<&str>) -> Rule {
+    let topic = Some(topic).filter(|topic| !topic.is_empty());
+    let topic = topic.map(|topic| pattern.topic(topic).expect(topic));
+    let key = key.map(|key| pattern.key(key).expect(key));
+    Rule { pattern, topic, key }
+}
+
+fn of(filter: &str) -> Pattern {
+    Pattern::Filter(Filter::new(filter).expect(filter))
 }
 
 fn filter(filter: &str, topic: &str, key: Option<&str>) -> Rule {
-    Rule::for_filter(Filter::new(filter).expect(filter), topic, key).expect(topic)
+    rule(of(filter), topic, key)
 }
 
 fn check(topics: &mut Topics, mqtt: &str, kafka: &str, key: &str) {
-    let target = topics.target(mqtt).expect(mqtt).target;
+    let target = topics.target(mqtt).expect(mqtt);
     assert_eq!((&*target.topic, &target.key[..]), (kafka, key.as_bytes()), "{mqtt}");
-    assert!(Arc::ptr_eq(&target, &topics.target(mqtt).expect(mqtt).target), "{mqtt} is remembered");
 }
 
 #[test]
@@ -35,7 +46,7 @@ fn levels_are_joined_by_the_separator() {
 
 #[test]
 fn the_first_rule_that_matches_overrides() {
-    let regex = |regex: &str, topic: &str, key| Rule::for_regex(regex, topic, key).expect(regex);
+    let regex = |regex: &str, topic: &str, key| rule(Pattern::regex(regex).expect(regex), topic, key);
     let rules = vec![
         filter("factory/+/line/#", "line-{1}", Some("{2}")),
         filter("factory/#", "factory", None),
@@ -43,6 +54,7 @@ fn the_first_rule_that_matches_overrides() {
         regex("alarm(s)?", "alarms{1}", None),
         filter("whole/+", "{topic}.{1}", None),
         filter("whole/#", "{1}", None),
+        filter("keyed/+/#", "", Some("{1}")),
     ];
     let mut topics = topics("_", "{topic}", rules);
     check(&mut topics, "factory/7/line/a/b", "line-7", "a/b");
@@ -54,6 +66,7 @@ fn the_first_rule_that_matches_overrides() {
     check(&mut topics, "whole/x", "whole_x.x", "whole/x");
     check(&mut topics, "whole/x/y", "x_y", "whole/x/y");
     check(&mut topics, "other/x", "other_x", "other/x");
+    check(&mut topics, "keyed/x/y", "keyed_x_y", "x");
     check(&mut topics, "whole/../", ".._", "whole/../");
     assert_eq!(topics.target("whole").expect_err("has no level for {1}"), Unmapped::Empty);
 }
@@ -71,36 +84,38 @@ fn what_has_no_name_is_refused_with_the_reason() {
 
 #[test]
 fn wrong_templates_are_told() {
-    let wrong = |topic: &str, key: Option<&str>, words: &str| {
-        let rule = Rule::for_filter(Filter::new("a/+/#").expect("is one"), topic, key);
-        let error = rule.expect_err(topic);
-        assert!(error.contains(words), "{topic} {key:?}: {error}");
+    let wrong = |topic: &str, words: &str| {
+        let error = of("a/+/#").topic(topic).expect_err(topic);
+        assert!(error.contains(words), "{topic}: {error}");
     };
-    wrong("a b", None, "the topic must hold letters, digits");
-    wrong("a/{1}", None, "not '/'");
-    wrong("{{a}}", None, "not '{'");
-    wrong("ä", None, "not 'ä'");
-    wrong("", None, "the topic must be the name of a topic");
-    wrong("..", None, "the topic must be the name of a topic");
-    wrong(&"x".repeat(250), None, "the topic must be shorter");
-    wrong(
-        "{3}",
-        None,
-        "must hold the placeholders {topic} and those of the 2 wildcards or groups only, not {3}",
-    );
-    wrong("{0}", None, "not {0}");
-    wrong("{name}", None, "not {name}");
-    wrong("{1", None, "must have a } for each {");
-    wrong("a", Some("1}"), "the key must have a } for each {");
-    wrong("a", Some("{x}"), "the key must hold the placeholders");
-    assert!(Rule::for_regex("(", "a", None).expect_err("is none").contains("must be a regular expression"));
-    let error = Topics::new(Separator::default(), "{1}", vec![]).expect_err("has no captures");
+    wrong("a b", "must hold letters, digits");
+    wrong("a/{1}", "not '/'");
+    wrong("{{a}}", "not '{'");
+    wrong("ä", "not 'ä'");
+    wrong("", "must be the name of a topic");
+    wrong("..", "must be the name of a topic");
+    wrong(&"x".repeat(250), "must be shorter");
+    wrong("{3}", "must hold the placeholders {topic} and those of the 2 wildcards or groups only, not {3}");
+    wrong("{0}", "not {0}");
+    wrong("{name}", "not {name}");
+    wrong("{1", "must have a } for each {");
+    let wrong = |key: &str, words: &str| {
+        let error = of("a/+/#").key(key).expect_err(key);
+        assert!(error.contains(words), "{key}: {error}");
+    };
+    wrong("1}", "must have a } for each {");
+    wrong("{x}", "must hold the placeholders");
+    let error = Template::for_topic("{1}", &[]).expect_err("has no captures");
     assert_eq!(error, "must hold the placeholders {topic} only, not {1}");
+    let error = Pattern::regex("a(b").expect_err("is none");
+    assert_eq!(error, "must be a regular expression: unclosed group");
+    assert_eq!(Pattern::regex("").expect_err("is none"), "must be a regular expression");
 }
 
 #[test]
 fn collisions_are_told_once() {
-    let mut told = topics("_", "{topic}", vec![filter("many/#", "one", None)]);
+    let rules = vec![filter("many/#", "one", None), filter("keyed/#", "", Some("{1}"))];
+    let mut told = topics("_", "{topic}", rules);
     let mut look = |mqtt: &str| told.target(mqtt).expect(mqtt).collision;
     assert_eq!(look("a/b_c"), None);
     assert_eq!(look("a/b_c"), None);
@@ -115,6 +130,9 @@ fn collisions_are_told_once() {
     // Rules put them together on purpose.
     assert_eq!(look("many/1"), None);
     assert_eq!(look("many/2"), None);
+    // One that has a key only does not.
+    assert_eq!(look("keyed/a/b"), None);
+    assert!(matches!(look("keyed/a_b"), Some(Collision::Shared { .. })));
     let mut fixed = topics("_", "all", vec![]);
     assert!(fixed.target("a").expect("fits").collision.is_none());
     assert!(fixed.target("b").expect("fits").collision.is_none());
@@ -126,5 +144,4 @@ fn what_is_remembered_is_bounded() {
     for number in 0..3 * TOPICS {
         assert!(topics.target(&format!("t/{number}")).expect("fits").collision.is_none());
     }
-    assert!(topics.targets.len() <= TOPICS);
 }

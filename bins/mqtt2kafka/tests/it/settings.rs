@@ -5,6 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use test_kit::bridge::Setup;
 use test_kit::free_port;
+use test_kit::mosquitto::Mosquitto;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_mqtt2kafka");
 const SETTINGS: &str = "mqtt:
@@ -105,12 +106,17 @@ fn a_directory_that_is_named_must_hold_settings() {
 
 #[test]
 fn a_running_process_answers_and_reads_its_settings_again() {
+    let broker = Mosquitto::start();
     let admin = format!("127.0.0.1:{}", free_port());
     let setup = Setup::of(BINARY).unset("STREAM_DISCOVERY_INTERVAL").set("ADMIN_ADDR", &admin);
     let conf = setup.dir().join("conf");
     fs::create_dir(&conf).unwrap();
     let write = |level: &str| {
-        let text = SETTINGS.replace("username: u", "port: 1") + &format!("log: {{level: {level}}}\n");
+        let broker = format!("host: 127.0.0.1\n  port: {}", broker.port);
+        // Nobody answers there, which is no reason to end.
+        let kafka = format!("127.0.0.1:{}", free_port());
+        let text = SETTINGS.replace("host: broker\n  username: u", &broker).replace("kafka:9092", &kafka);
+        let text = text + &format!("log: {{level: {level}}}\n");
         fs::write(conf.join("settings.yaml"), text).unwrap();
     };
     write("INFO");

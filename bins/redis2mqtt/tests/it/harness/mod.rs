@@ -2,12 +2,11 @@
 
 pub(crate) mod bridge;
 pub(crate) mod fake_broker;
-pub(crate) mod mosquitto;
 pub(crate) mod oracle;
 pub(crate) mod packets;
 pub(crate) mod subscriber;
 pub(crate) mod writer;
 
 pub(crate) use test_kit::{
-    LONG, certificate, end, free_port, redis, shared, signal, unique, wait_for, wait_until,
+    LONG, certificate, free_port, mosquitto, redis, shared, unique, wait_for, wait_until,
 };

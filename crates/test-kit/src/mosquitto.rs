@@ -6,27 +6,32 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::{LONG, end, free_port, signal, wait_for};
+use crate::{LONG, end, free_port, signal, wait_for};
 
 /// One broker. It ends with the value.
-pub(crate) struct Mosquitto {
-    pub(crate) port: u16,
+pub struct Mosquitto {
+    pub port: u16,
     dir: TempDir,
     child: Option<Child>,
 }
 
 impl Mosquitto {
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         Self::with("allow_anonymous true\n")
     }
 
     /// With these lines for its listener. `{dir}` is its directory.
-    pub(crate) fn with(listener: &str) -> Self {
+    pub fn with(listener: &str) -> Self {
+        Self::with_options("max_inflight_messages 1000\nmax_queued_messages 1000000", listener)
+    }
+
+    /// With these lines before any listener, and these for the listener.
+    pub fn with_options(options: &str, listener: &str) -> Self {
         let mut broker =
             Self { port: free_port(), dir: tempfile::tempdir().expect("a directory"), child: None };
         let config = format!(
-            "user root\npersistence true\npersistence_location {{dir}}/\nmax_inflight_messages 1000\n\
-             max_queued_messages 1000000\nlog_dest stderr\nlog_type all\nlistener {} 127.0.0.1\n{listener}",
+            "user root\npersistence true\npersistence_location {{dir}}/\nlog_dest stderr\nlog_type all\n{options}\n\
+             listener {} 127.0.0.1\n{listener}",
             broker.port
         );
         broker.write("conf", &config.replace("{dir}", &broker.dir.path().display().to_string()));
@@ -35,12 +40,12 @@ impl Mosquitto {
     }
 
     /// Everybody may publish and read what these ACL lines say.
-    pub(crate) fn with_acl(acl: &str) -> Self {
+    pub fn with_acl(acl: &str) -> Self {
         Self::with_acl_and(acl, 1_000_000)
     }
 
     /// The same, with this `max_queued_messages`.
-    pub(crate) fn with_acl_and(acl: &str, max_queued: u32) -> Self {
+    pub fn with_acl_and(acl: &str, max_queued: u32) -> Self {
         let broker = Self { port: free_port(), dir: tempfile::tempdir().expect("a directory"), child: None };
         let dir = broker.dir.path().display().to_string();
         broker.write_acl(acl);
@@ -60,16 +65,16 @@ impl Mosquitto {
     }
 
     /// New rules for everybody; a running broker takes them with `reread`.
-    pub(crate) fn write_acl(&self, acl: &str) {
+    pub fn write_acl(&self, acl: &str) {
         self.write("acl", acl);
     }
 
-    pub(crate) fn reread(&self) {
+    pub fn reread(&self) {
         signal(self.child.as_ref().expect("it runs").id(), "HUP");
     }
 
     /// Starts it (again): same port, same directory.
-    pub(crate) fn up(&mut self) {
+    pub fn up(&mut self) {
         let log = self.dir.path().join("log");
         let file = File::create(&log).expect("a log file");
         let child = Command::new("mosquitto")
@@ -86,24 +91,24 @@ impl Mosquitto {
     }
 
     /// SIGTERM: it saves what it holds.
-    pub(crate) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         let mut child = self.child.take().expect("it runs");
         signal(child.id(), "TERM");
         let _ = child.wait();
     }
 
     /// `kill -9`.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         end(self.child.as_mut().expect("it runs"));
         self.child = None;
     }
 
     /// Suspends it, or lets it go on.
-    pub(crate) fn suspend(&self, suspended: bool) {
+    pub fn suspend(&self, suspended: bool) {
         signal(self.child.as_ref().expect("it runs").id(), if suspended { "STOP" } else { "CONT" });
     }
 
-    pub(crate) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 }
