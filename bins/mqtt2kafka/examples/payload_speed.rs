@@ -29,7 +29,7 @@ use tokio::time::Instant;
 
 use attributes::Path;
 use filter::Filter;
-use topic::{Separator, Topics};
+use topic::{Mapping, Separator, Template, Topics};
 use value::{Converter, NonJson};
 
 const ROUNDS: u32 = 1_000_000;
@@ -77,14 +77,19 @@ fn main() -> Result<(), String> {
         });
     }
 
+    let mapping = Mapping {
+        separator: Separator::default(),
+        rules: vec![],
+        other: Template::for_topic("{topic}", &[])?,
+    };
     for (what, names) in [("1,000", &topics), ("15,000", &many)] {
-        let mut targets = Topics::new(Separator::default(), "{topic}", vec![])?;
+        let mut targets = Topics::new(mapping.clone());
         names.iter().for_each(|name| drop(targets.target(name)));
         measure(&format!("target of a topic, of {what}"), |round| {
             black_box(targets.target(&names[round % names.len()])).ok();
         });
     }
-    let mut targets = Topics::new(Separator::default(), "{topic}", vec![])?;
+    let mut targets = Topics::new(mapping);
     measure("target of a topic that is new", |round| {
         black_box(targets.target(&format!("plant/4/line/A/press/{round}"))).ok();
     });

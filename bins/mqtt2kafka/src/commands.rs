@@ -10,6 +10,8 @@ use sync_core::telemetry::log::escape;
 
 use crate::cli::{CheckArguments, DecodeArguments};
 use crate::settings::Settings;
+use crate::sparkplug;
+use crate::topic::{Mapped, Topics};
 
 pub(crate) async fn check(
     loaded: Loaded<Settings>,
@@ -17,7 +19,8 @@ pub(crate) async fn check(
 ) -> Result<Ended, CommandError> {
     let mut out = io::stdout().lock();
     print_settings(&loaded.effective, &loaded.warnings, &mut out)?;
-    let mut ended = print_routes(&loaded.settings, &arguments.topic, &mut out)?;
+    let mut ended =
+        print_routes(&mut Topics::new(loaded.settings.kafka.mapping.clone()), &arguments.topic, &mut out)?;
     if arguments.connect {
         writeln!(out)?;
         ended = worse(ended, connect(&loaded.settings, &mut out).await?);
@@ -29,29 +32,28 @@ fn worse(one: Ended, other: Ended) -> Ended {
     if one == Ended::Badly { one } else { other }
 }
 
-/// A line for each MQTT topic.
-fn print_routes(settings: &Settings, topics: &[String], out: &mut impl Write) -> Result<Ended, CommandError> {
+/// A line for each MQTT topic, and what collides among them.
+fn print_routes(topics: &mut Topics, asked: &[String], out: &mut impl Write) -> Result<Ended, CommandError> {
     let mut ended = Ended::Well;
-    if !topics.is_empty() {
+    if !asked.is_empty() {
         writeln!(out)?;
     }
-    for topic in topics {
-        match route(settings, topic) {
-            Ok((to, key)) => {
-                writeln!(out, "{} → topic {}, key {}", escape(topic), escape(&to), escape(&key))?
+    for topic in asked {
+        match topics.target(topic) {
+            Ok(Mapped { topic: to, key, collision }) => {
+                let key = String::from_utf8_lossy(&key);
+                writeln!(out, "{} → topic {to}, key {}", escape(topic), escape(&key))?;
+                if let Some(collision) = collision {
+                    writeln!(out, "warning: {collision}")?;
+                }
             }
-            Err(reason) => {
+            Err(unmapped) => {
                 ended = Ended::Badly;
-                writeln!(out, "{}: {reason}", escape(topic))?;
+                writeln!(out, "{}: goes to the dead letters, since {unmapped}", escape(topic))?;
             }
         }
     }
     Ok(ended)
-}
-
-/// Kafka topic and key of an MQTT topic's messages.
-fn route(_settings: &Settings, _topic: &str) -> Result<(String, String), String> {
-    Err("topics are not known to this build".to_owned())
 }
 
 /// What the bridge would find at both servers.

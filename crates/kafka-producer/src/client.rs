@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use rdkafka::config::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseProducer, DeliveryResult, ProducerContext};
 use sync_core::settings::Secret;
 
 /// How Kafka is reached and written to.
@@ -104,6 +106,21 @@ pub fn is_server(text: &str) -> bool {
         || text.contains(['@', '/']))
 }
 
+/// Of a client that nobody uses: nobody wants to hear of it.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+
+    fn error(&self, _: KafkaError, _: &str) {}
+}
+
+impl ProducerContext for Quiet {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
 impl Client {
     /// Nothing is set yet: at least `bootstrap.servers` is to follow.
     #[must_use]
@@ -175,6 +192,24 @@ impl Client {
                 Ok(())
             }
             Err(KafkaError::ClientConfig(_, description, _, _)) => Err(description),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Whether the values go together, and the files that they name can be used: else what librdkafka has to say. No
+    /// broker is asked.
+    pub fn try_out(&self) -> Result<(), String> {
+        let mut config = self.config();
+        // Without servers it connects to nobody.
+        config.remove("bootstrap.servers");
+        for (key, value) in PRODUCER {
+            config.set(key, value);
+        }
+        match config.create_with_context::<_, BaseProducer<Quiet>>(Quiet) {
+            Ok(_) => Ok(()),
+            Err(KafkaError::ClientCreation(words)) => Err(words),
+            // It would tell the value, too; but each key was looked at by itself.
+            Err(KafkaError::ClientConfig(_, words, key, _)) => Err(format!("{key}: {words}")),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -306,6 +341,22 @@ mod tests {
             let found = Client::from_pairs([("metadata.broker.list", wrong)], NAMES).expect_err(wrong);
             assert!(found.len() == 1 && found[0].key == "metadata.broker.list", "{found:?}");
         }
+    }
+
+    #[test]
+    fn what_does_not_go_together_shows_without_a_broker() {
+        let try_out = |pairs: &[(&str, &str)]| {
+            let all = [&[("bootstrap.servers", "nowhere.invalid:9092")], pairs].concat();
+            Client::from_pairs(all, NAMES).expect("each by itself is good").try_out()
+        };
+        assert_eq!(try_out(&[("client.id", "a"), ("linger.ms", "5")]), Ok(()));
+        let wrong = |pairs: &[(&str, &str)], words: &str| {
+            let error = try_out(pairs).expect_err(words);
+            assert!(error.contains(words) && !error.contains("s3cret"), "{error}");
+        };
+        wrong(&[("security.protocol", "SASL_PLAINTEXT"), ("sasl.mechanism", "PLAIN")], "sasl.username");
+        wrong(&[("security.protocol", "SSL"), ("ssl.ca.location", "/nonexistent.pem")], "ssl.ca.location");
+        wrong(&[("security.protocol", "SSL"), ("ssl.key.pem", "s3cret")], "ssl.key.pem");
     }
 
     #[test]

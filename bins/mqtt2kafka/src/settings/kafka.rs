@@ -1,82 +1,49 @@
 //! How Kafka is reached, and which message goes where.
 
+use kafka_producer::{Client, Mistake as ClientMistake, Names};
 use sync_core::settings::rules::{self, Ruled};
-use sync_core::settings::{Given, Mistake, RetrySettings, Secret};
+use sync_core::settings::{Given, Mistake, RetrySettings};
 
 use super::Parts;
 use super::gather::display;
-use super::mqtt::check_filter;
-use super::node::{Node, Value};
+use super::node::{Node, Value, shortened};
 use super::table::*;
+use crate::filter::Filter;
+use crate::topic::{Mapping, Pattern, Rule, Separator, Template, check_name};
+use crate::value::NonJson;
+
+/// How messages about Kafka call what they are about.
+const NAMES: Names = Names {
+    max_request_size: "message.max.bytes of kafka.config",
+    time: "the time in the payloads",
+    time_of_sending: "set mqtt.timestamp_attribute to one that they do not have",
+};
 
 /// Kafka.
 #[derive(Clone, Debug)]
 pub(crate) struct KafkaSettings {
-    /// What librdkafka is told, in the order written, each key once.
-    pub(crate) config: Vec<KafkaOption>,
-    /// Template of the Kafka topic.
-    pub(crate) topic: String,
-    /// Stands for `/`.
-    pub(crate) separator: String,
-    /// The first that matches counts, before `topic`.
-    pub(crate) rules: Vec<Rule>,
+    /// What librdkafka is told.
+    pub(crate) client: Client,
+    pub(crate) mapping: Mapping,
     pub(crate) dead_letter_topic: String,
     pub(crate) non_json: NonJson,
     /// Nothing limits the attempts at start.
     pub(crate) retry: RetrySettings,
 }
 
-/// One of librdkafka's settings.
-#[derive(Clone, Debug)]
-pub(crate) struct KafkaOption {
-    pub(crate) key: String,
-    /// It may be one, and librdkafka wants to know nothing else of it.
-    pub(crate) value: Secret,
-    /// Where it stands, for what is said of it.
-    key_as_written: String,
-    origin: String,
-}
-
-/// What becomes of a payload that is not JSON.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NonJson {
-    /// It is passed on as it is.
-    Raw,
-    DeadLetter,
-}
-
-/// Which messages go elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Rule {
-    pub(crate) matches: Matches,
-    /// Template; without one, that of all others.
-    pub(crate) topic: Option<String>,
-    /// Template of the record's key; without one it is the MQTT topic.
-    pub(crate) key: Option<String>,
-    /// Where it stands, for people.
-    pub(crate) origin: String,
-}
-
-/// Of MQTT topics.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Matches {
-    /// A topic filter.
-    Filter(String),
-    /// A regular expression.
-    Regex(String),
-}
-
 impl KafkaSettings {
     pub(super) fn read(parts: &mut Parts<'_, '_>) -> Self {
-        let config = config(parts);
+        let client = client(parts);
         let rules = read_rules(parts);
         let reader = &mut *parts.reader;
         let non_json = [("raw", NonJson::Raw), ("dead-letter", NonJson::DeadLetter)];
         Self {
-            config,
-            topic: reader.value(&TOPIC, template),
-            separator: reader.value(&SEPARATOR, separator),
-            rules,
+            client,
+            mapping: Mapping {
+                other: reader.value(&TOPIC, |given| Template::for_topic(given.text, &[])),
+                separator: reader.value(&SEPARATOR, |given| Separator::new(given.text)),
+                rules,
+            },
             dead_letter_topic: reader.value(&DEAD_LETTER_TOPIC, topic_name),
             non_json: reader.value(&NON_JSON, rules::one_of(&non_json)),
             retry: RetrySettings::read_delays(reader, &KAFKA_BACKOFF_BASE, &KAFKA_BACKOFF_MAX),
@@ -84,63 +51,53 @@ impl KafkaSettings {
     }
 }
 
-fn config(parts: &mut Parts<'_, '_>) -> Vec<KafkaOption> {
+fn client(parts: &mut Parts<'_, '_>) -> Client {
+    let nothing = Client::new(NAMES);
     parts.require(&CONFIG);
-    let Some(node) = parts.node(&CONFIG) else { return Vec::new() };
+    let Some(node) = parts.node(&CONFIG) else { return nothing };
     let Value::Map(entries) = &node.value else {
         parts.reader.mistake_in(node.mistake("must be a map of librdkafka's settings"));
-        return Vec::new();
+        return nothing;
     };
-    let mut options = Vec::new();
-    let mut good = parts.whole;
+    let mut pairs = Vec::new();
+    // Where not all could be read, what is missing may be there.
+    let mut whole = parts.whole;
     for (key, node) in entries {
         match node.text() {
             Some(text) => {
-                let shown = if is_secret_option(key) { "***" } else { text };
-                parts.show(&CONFIG, &format!(".{key}"), shown.to_owned(), node);
-                options.push(KafkaOption {
-                    key: key.clone(),
-                    value: Secret::new(text),
-                    key_as_written: node.key.clone(),
-                    origin: node.origin.clone(),
-                });
+                parts.show(&CONFIG, &format!(".{key}"), shown(key, text).to_owned(), node);
+                pairs.push((key.as_str(), text));
             }
             None => {
-                good = false;
+                whole = false;
                 parts.reader.mistake_in(node.mistake("must be a text, a number, true or false"));
             }
         }
     }
-    // Where not all could be read, what is missing may be there.
-    if good {
-        let pairs: Vec<_> =
-            options.iter().map(|option| (option.key.as_str(), option.value.expose())).collect();
-        for (key, rule) in check_kafka_config(&pairs) {
-            let mistake = match options.iter().find(|option| option.key == key) {
-                Some(option) => option.mistake(rule),
-                None => Mistake { key: format!("{}.{key}", node.key), ..node.mistake(rule) },
-            };
-            parts.reader.mistake_in(mistake);
+    let mistakes = match Client::from_pairs(pairs, NAMES) {
+        Ok(client) => match client.try_out() {
+            Ok(()) => return client,
+            Err(words) => vec![node.mistake(format!("is refused by librdkafka: {words}"))],
+        },
+        Err(mistakes) => mistakes.into_iter().filter_map(|mistake| placed(mistake, node, whole)).collect(),
+    };
+    mistakes.into_iter().for_each(|mistake| parts.reader.mistake_in(mistake));
+    nothing
+}
+
+/// A mistake in kafka.config, with the place of its key; the value only where it is no secret.
+fn placed(ClientMistake { key, rule }: ClientMistake, config: &Node, whole: bool) -> Option<Mistake> {
+    match config.entry(&key) {
+        Some(node) => {
+            let value = node.text().map(|text| shortened(shown(&key, text)));
+            Some(Mistake { value, ..node.mistake(rule) })
         }
-    }
-    options
-}
-
-impl KafkaOption {
-    fn mistake(&self, rule: String) -> Mistake {
-        let shown = if is_secret_option(&self.key) { "***" } else { self.value.expose() };
-        let value = Some(super::node::shortened(shown));
-        Mistake { key: self.key_as_written.clone(), value, origin: self.origin.clone(), rule }
+        None => whole.then(|| Mistake { key: format!("{}.{key}", config.key), ..config.mistake(rule) }),
     }
 }
 
-/// What is wrong with what librdkafka is to be told: which key, and what is asked for.
-fn check_kafka_config(config: &[(&str, &str)]) -> Vec<(String, String)> {
-    const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
-    if config.iter().any(|(key, _)| SERVERS.contains(key)) {
-        return Vec::new();
-    }
-    vec![(SERVERS[0].to_owned(), "must be set: host:port of some brokers between commas".to_owned())]
+fn shown<'a>(key: &str, text: &'a str) -> &'a str {
+    if is_secret_option(key) { "***" } else { text }
 }
 
 fn read_rules(parts: &mut Parts<'_, '_>) -> Vec<Rule> {
@@ -160,80 +117,54 @@ fn read_rules(parts: &mut Parts<'_, '_>) -> Vec<Rule> {
     read
 }
 
-type Check = fn(&str) -> Result<(), String>;
-
 fn rule(node: &Node) -> Result<Rule, Vec<Mistake>> {
     let Value::Map(entries) = &node.value else {
         return Err(vec![node.mistake("must be a map with filter or regex, topic and key")]);
     };
     let mut mistakes = Vec::new();
-    let (mut filter, mut regex, mut topic, mut key) = (None, None, None, None);
-    for (name, node) in entries {
-        let (place, check): (_, Check) = match name.as_str() {
-            "filter" => (&mut filter, check_filter),
-            "regex" => (&mut regex, check_regex),
-            "topic" => (&mut topic, check_template),
-            "key" => (&mut key, check_template),
-            _ => {
-                mistakes.push(node.mistake("is no part of a rule: it has filter or regex, topic and key"));
-                continue;
-            }
-        };
-        match node.text() {
-            Some(text) => match check(text) {
-                Ok(()) => *place = Some(text.to_owned()),
-                Err(rule) => mistakes.push(node.mistake_shown(rule)),
-            },
-            None => mistakes.push(node.mistake("must be a text")),
+    let mut given = |name: &str| {
+        let node = node.entry(name)?;
+        if node.text().is_none() {
+            mistakes.push(node.mistake("must be a text"));
         }
-    }
-    if !mistakes.is_empty() {
-        return Err(mistakes);
-    }
-    let matches = match (filter, regex) {
-        (Some(filter), None) => Matches::Filter(filter),
-        (None, Some(regex)) => Matches::Regex(regex),
-        _ => return Err(vec![node.mistake("must have either filter or regex")]),
+        Some((node, node.text().unwrap_or_default()))
     };
+    let (filter, regex, topic, key) = (given("filter"), given("regex"), given("topic"), given("key"));
+    let others =
+        entries.iter().filter(|(name, _)| !["filter", "regex", "topic", "key"].contains(&name.as_str()));
+    mistakes.extend(
+        others.map(|(_, node)| node.mistake("is no part of a rule: it has filter or regex, topic and key")),
+    );
     if topic.is_none() && key.is_none() {
-        return Err(vec![node.mistake("must have topic, key or both")]);
+        mistakes.push(node.mistake("must have topic, key or both"));
     }
-    Ok(Rule { matches, topic, key, origin: format!("{} ({})", node.key, node.origin) })
+    let pattern = match (filter, regex) {
+        (Some((node, text)), None) => Filter::new(text).map(Pattern::Filter).map_err(|rule| (node, rule)),
+        (None, Some((node, text))) => Pattern::regex(text).map_err(|rule| (node, rule)),
+        _ => {
+            mistakes.push(node.mistake("must have either filter or regex"));
+            return Err(mistakes);
+        }
+    };
+    // What may stand in the templates depends on what is to be matched.
+    let pattern = match pattern {
+        Ok(pattern) => pattern,
+        Err((node, rule)) => {
+            if node.text().is_some() {
+                mistakes.push(node.mistake_shown(rule));
+            }
+            return Err(mistakes);
+        }
+    };
+    let mut template = |given: Option<(&Node, &str)>,
+                        read: fn(&Pattern, &str) -> Result<Template, String>| {
+        let (node, text) = given.filter(|(node, _)| node.text().is_some())?;
+        read(&pattern, text).map_err(|rule| mistakes.push(node.mistake_shown(rule))).ok()
+    };
+    let (topic, key) = (template(topic, Pattern::topic), template(key, Pattern::key));
+    if mistakes.is_empty() { Ok(Rule { pattern, topic, key }) } else { Err(mistakes) }
 }
 
-fn check_regex(text: &str) -> Result<(), String> {
-    if text.is_empty() { Err("must be a regular expression".to_owned()) } else { Ok(()) }
-}
-
-fn template(given: &Given<'_>) -> Ruled<String> {
-    check_template(given.text).map(|()| given.text.to_owned())
-}
-
-/// Each `{` has its `}`, and something between them.
-fn check_template(text: &str) -> Result<(), String> {
-    let mut parts = text.split('{');
-    let before = parts.next().is_some_and(|before| !before.contains('}'));
-    let closed =
-        |part: &str| part.split_once('}').is_some_and(|(name, rest)| !name.is_empty() && !rest.contains('}'));
-    match !text.is_empty() && before && parts.all(closed) {
-        true => Ok(()),
-        false => Err("must be a template with names in braces, such as plant-{topic}".to_owned()),
-    }
-}
-
-fn is_in_names(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
-}
-
-fn separator(given: &Given<'_>) -> Ruled<String> {
-    match given.text.len() <= 8 && is_in_names(given.text) {
-        true => Ok(given.text.to_owned()),
-        false => Err("must be up to 8 of the characters A-Z a-z 0-9 . _ -".to_owned()),
-    }
-}
-
-/// <https://kafka.apache.org/documentation/#topicconfigs>, and `Topic.validate` in Kafka's sources.
 fn topic_name(given: &Given<'_>) -> Ruled<String> {
-    let fits = given.text.len() <= 249 && is_in_names(given.text) && !matches!(given.text, "." | "..");
-    if fits { Ok(given.text.to_owned()) } else { Err("must be up to 249 of A-Z a-z 0-9 . _ -".to_owned()) }
+    check_name(given.text).map(|()| given.text.to_owned())
 }

@@ -3,15 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mqtt_client::Version;
+use rumqttc::QoS;
 use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use sync_core::settings::rules::{self, Ruled};
 use sync_core::settings::{Given, Reader, RetrySettings, Secret, TlsSettings, TlsTable};
 use sync_core::tls::{self, TlsExtras};
 
 use super::Parts;
 use super::gather::display;
-use super::node::{Node, Value};
+use super::node::Value;
 use super::table::*;
+use crate::attributes::Path;
+use crate::filter::Filter;
+
+/// The longest text that MQTT has room for, in bytes (MQTT 5, 1.5.4).
+const LONGEST: usize = 65_535;
 
 /// The broker.
 #[derive(Clone, Debug)]
@@ -20,10 +28,9 @@ pub(crate) struct MqttSettings {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) credentials: Option<(String, Secret)>,
-    /// Filters, each once, `$share/group/filter` among them.
-    pub(crate) topics: Vec<String>,
-    /// 0, 1 or 2.
-    pub(crate) qos: u8,
+    /// Each once.
+    pub(crate) topics: Vec<Filter>,
+    pub(crate) qos: QoS,
     /// Whole seconds, 1 to 65535.
     pub(crate) keep_alive: Duration,
     /// `false`: a lost connection ends the process.
@@ -37,18 +44,9 @@ pub(crate) struct MqttSettings {
     pub(crate) clean_session: bool,
     pub(crate) tls: Option<Arc<ClientConfig>>,
     /// Filter, and the attributes that messages of its topics lose.
-    pub(crate) ignored_attributes: Vec<(String, Vec<String>)>,
-    pub(crate) timestamp_attribute: String,
+    pub(crate) ignored_attributes: Vec<(Filter, Vec<Path>)>,
+    pub(crate) timestamp_attribute: Path,
     pub(crate) retry: RetrySettings,
-}
-
-/// Protocol version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Version {
-    /// MQTT 5.
-    V5,
-    /// MQTT 3.1.1, which is level 4 on the wire.
-    V4,
 }
 
 impl MqttSettings {
@@ -59,6 +57,10 @@ impl MqttSettings {
         let ignored_attributes = ignored_attributes(parts);
         let reader = &mut *parts.reader;
         let host = reader.optional(&HOST, host).unwrap_or_default();
+        if tls.is_some() && reader.is_good(&HOST) && ServerName::try_from(host.as_str()).is_err() {
+            reader
+                .mistake(&HOST, "must be a name that a certificate can be for, or an address, with mqtt.tls");
+        }
         let port = reader.value(&PORT, rules::port);
         let port = match tls {
             Some(_) if !reader.is_set(&PORT) => {
@@ -67,8 +69,8 @@ impl MqttSettings {
             }
             _ => port,
         };
-        let qos = reader.value(&QOS, rules::integer(0..=2));
-        if qos == 0 {
+        let qos = reader.value(&QOS, qos);
+        if qos == QoS::AtMostOnce {
             let named = reader.named(&QOS);
             reader.warn(format!("{named} is 0: nothing is sent again, so messages may be lost"));
         }
@@ -87,12 +89,12 @@ impl MqttSettings {
             reconnect_on_failure: reader.value(&RECONNECT, rules::boolean),
             version: reader.value(&VERSION, version),
             websocket_path: websocket_path(reader),
-            client_id: reader.value(&CLIENT_ID, client_id),
+            client_id: reader.value(&CLIENT_ID, mqtt_text),
             session_expiry: reader.value(&SESSION_EXPIRY, whole_seconds(u64::from(u32::MAX))),
             clean_session,
             tls,
             ignored_attributes,
-            timestamp_attribute: reader.value(&TIMESTAMP_ATTRIBUTE, rules::text),
+            timestamp_attribute: reader.value(&TIMESTAMP_ATTRIBUTE, |given| Path::new(given.text)),
             retry: RetrySettings::read(reader, &MQTT_MAX_RETRIES, &MQTT_BACKOFF_BASE, &MQTT_BACKOFF_MAX),
         }
     }
@@ -115,10 +117,18 @@ fn whole_seconds(most: u64) -> impl Fn(&Given<'_>) -> Ruled<Duration> {
     }
 }
 
+fn qos(given: &Given<'_>) -> Ruled<QoS> {
+    Ok(match rules::integer(0..=2)(given)? {
+        0 => QoS::AtMostOnce,
+        1 => QoS::AtLeastOnce,
+        _ => QoS::ExactlyOnce,
+    })
+}
+
 fn version(given: &Given<'_>) -> Ruled<Version> {
     match given.text {
-        "5" | "5.0" => Ok(Version::V5),
-        "4" | "3.1.1" => Ok(Version::V4),
+        "5" | "5.0" => Ok(Version::Five),
+        "4" | "3.1.1" => Ok(Version::Four),
         "3" | "3.1" => {
             Err("must be 5 or 4: MQTT 3.1 is not spoken here; brokers that know it know 4 (3.1.1) too"
                 .to_owned())
@@ -127,17 +137,25 @@ fn version(given: &Given<'_>) -> Ruled<Version> {
     }
 }
 
-fn client_id(given: &Given<'_>) -> Ruled<String> {
-    // MQTT counts 65535 bytes at most (MQTT-1.5.3).
-    match given.text.len() <= 65_535 {
+/// A text as MQTT has them.
+fn mqtt_text(given: &Given<'_>) -> Ruled<String> {
+    match given.text.len() <= LONGEST && !given.text.contains('\0') {
         true => Ok(given.text.to_owned()),
-        false => Err("must be at most 65535 bytes".to_owned()),
+        false => Err(format!("must be at most {LONGEST} bytes, without the character U+0000")),
+    }
+}
+
+/// Any bytes, as many as there is room for.
+fn mqtt_password(given: &Given<'_>) -> Ruled<Secret> {
+    match given.text.len() <= LONGEST {
+        true => rules::secret(given),
+        false => Err(format!("must be at most {LONGEST} bytes")),
     }
 }
 
 fn credentials(reader: &mut Reader) -> Option<(String, Secret)> {
-    let username = reader.optional(&USERNAME, rules::text);
-    let password = reader.optional(&PASSWORD, rules::secret);
+    let username = reader.optional(&USERNAME, mqtt_text);
+    let password = reader.optional(&PASSWORD, mqtt_password);
     for (one, other) in [(&USERNAME, &PASSWORD), (&PASSWORD, &USERNAME)] {
         if reader.is_set(one) && !reader.is_set(other) {
             reader.mistake(one, format!("needs {} beside it", other.name));
@@ -149,7 +167,9 @@ fn credentials(reader: &mut Reader) -> Option<(String, Secret)> {
 fn websocket_path(reader: &mut Reader) -> Option<String> {
     let websockets = reader.value(&TRANSPORT, rules::one_of(&[("tcp", false), ("websockets", true)]));
     let path = reader.value(&WEBSOCKET_PATH, |given| {
-        let fits = given.text.starts_with('/') && given.text.bytes().all(|byte| byte.is_ascii_graphic());
+        // RFC 3986, 3.3 and 3.4.
+        let is_of_path = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%?".contains(&byte);
+        let fits = given.text.starts_with('/') && given.text.bytes().all(is_of_path);
         if fits { Ok(given.text.to_owned()) } else { Err("must be a URL's path, such as /mqtt".to_owned()) }
     });
     if !websockets && reader.is_set(&WEBSOCKET_PATH) {
@@ -202,11 +222,11 @@ fn cert_reqs(reader: &mut Reader, insecure: bool) {
     }
 }
 
-fn topics(parts: &mut Parts<'_, '_>) -> Vec<String> {
+fn topics(parts: &mut Parts<'_, '_>) -> Vec<Filter> {
     let Some(node) = parts.node(&TOPICS) else {
-        return vec!["spBv1.0/#".to_owned()];
+        return vec![Filter::new("spBv1.0/#").expect("it is a filter")];
     };
-    let mut topics = Vec::new();
+    let mut topics: Vec<Filter> = Vec::new();
     let items = match &node.value {
         Value::List(items) => items.as_slice(),
         _ => std::slice::from_ref(node),
@@ -215,21 +235,18 @@ fn topics(parts: &mut Parts<'_, '_>) -> Vec<String> {
         parts.reader.mistake_in(node.mistake("must hold at least one topic filter"));
     }
     for item in items {
-        match item.text().ok_or_else(|| "must be a topic filter".to_owned()).and_then(|text| {
-            check_subscription(text)?;
-            Ok(text)
-        }) {
-            Ok(text) if topics.iter().any(|topic| topic == text) => {
+        match item.text().ok_or_else(|| "must be a topic filter".to_owned()).and_then(Filter::new) {
+            Ok(filter) if topics.contains(&filter) => {
                 parts.reader.warn(format!("{} ({}) stands there twice", item.key, item.origin));
             }
-            Ok(text) => topics.push(text.to_owned()),
+            Ok(filter) => topics.push(filter),
             Err(rule) => parts.reader.mistake_in(item.mistake_shown(rule)),
         }
     }
     topics
 }
 
-fn ignored_attributes(parts: &mut Parts<'_, '_>) -> Vec<(String, Vec<String>)> {
+fn ignored_attributes(parts: &mut Parts<'_, '_>) -> Vec<(Filter, Vec<Path>)> {
     let Some(node) = parts.node(&IGNORED_ATTRIBUTES) else { return Vec::new() };
     let Value::Map(entries) = &node.value else {
         parts.reader.mistake_in(node.mistake("must be a map of topic filters to attributes"));
@@ -237,56 +254,24 @@ fn ignored_attributes(parts: &mut Parts<'_, '_>) -> Vec<(String, Vec<String>)> {
     };
     let mut ignored = Vec::new();
     for (filter, node) in entries {
-        if let Err(rule) = check_filter(filter) {
-            parts.reader.mistake_in(node.mistake(format!("must have a topic filter for its key: {rule}")));
-        }
+        parts.show(&IGNORED_ATTRIBUTES, &format!(".{filter}"), display(node, ""), node);
         let items = match &node.value {
             Value::List(items) => items.as_slice(),
             _ => std::slice::from_ref(node),
         };
         let mut attributes = Vec::new();
         for item in items {
-            match attribute(item) {
-                Some(attribute) => attributes.push(attribute),
-                None => parts
-                    .reader
-                    .mistake_in(item.mistake_shown("must be an attribute such as a, or a.b for b in a")),
+            match item.text().ok_or_else(|| "must be an attribute".to_owned()).and_then(Path::new) {
+                Ok(attribute) => attributes.push(attribute),
+                Err(rule) => parts.reader.mistake_in(item.mistake_shown(rule)),
             }
         }
-        parts.show(&IGNORED_ATTRIBUTES, &format!(".{filter}"), display(node, ""), node);
-        ignored.push((filter.clone(), attributes));
+        match Filter::new(filter) {
+            Ok(filter) => ignored.push((filter, attributes)),
+            Err(rule) => parts
+                .reader
+                .mistake_in(node.mistake(format!("must have a topic filter for its key, which {rule}"))),
+        }
     }
     ignored
-}
-
-fn attribute(node: &Node) -> Option<String> {
-    let text = node.text()?;
-    text.split('.').all(|part| !part.is_empty()).then(|| text.to_owned())
-}
-
-/// What may be subscribed to.
-fn check_subscription(text: &str) -> Result<(), String> {
-    let Some(shared) = text.strip_prefix("$share/") else { return check_filter(text) };
-    match shared.split_once('/') {
-        Some((group, filter)) if !group.is_empty() && !group.contains(['+', '#']) => check_filter(filter),
-        _ => Err("must be $share/group/filter".to_owned()),
-    }
-}
-
-/// MQTT 5, chapter 4.7.
-pub(super) fn check_filter(text: &str) -> Result<(), String> {
-    let levels: Vec<_> = text.split('/').collect();
-    let last = levels.len() - 1;
-    let wildcards_stand_alone = levels.iter().enumerate().all(|(index, level)| match *level {
-        "#" => index == last,
-        "+" => true,
-        level => !level.contains(['+', '#']),
-    });
-    if text.is_empty() || text.len() > 65_535 || text.contains('\0') {
-        Err("must be 1 to 65535 bytes without NUL".to_owned())
-    } else if !wildcards_stand_alone {
-        Err("must be a topic filter: + is a whole level, # the whole last one".to_owned())
-    } else {
-        Ok(())
-    }
 }
