@@ -36,8 +36,8 @@ pub(crate) struct SettingsArguments {
 pub(crate) enum Command {
     /// Run until SIGTERM or SIGINT.
     Run,
-    /// Print the settings in force and where each comes from; --topic: what becomes of MQTT topics; --connect: and
-    /// what the bridge would do.
+    /// Print the settings in force and where each comes from; --topic: what becomes of MQTT topics; --connect:
+    /// what both servers say.
     Check(CheckArguments),
     /// Print a Sparkplug B payload as the JSON that Kafka gets.
     Decode(DecodeArguments),
@@ -53,7 +53,7 @@ pub(crate) enum Command {
 /// What may stand behind `check`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArguments {
-    /// Also connect to both servers and tell what the bridge would do; nothing is changed.
+    /// Also connect to both servers and tell what they say: nothing is changed, and a bridge that runs is left alone.
     #[arg(long)]
     pub(crate) connect: bool,
     /// Tell which Kafka topic and key messages of these MQTT topics get.

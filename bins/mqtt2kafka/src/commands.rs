@@ -10,8 +10,8 @@ use sync_core::telemetry::log::escape;
 
 use crate::cli::{CheckArguments, DecodeArguments};
 use crate::settings::Settings;
-use crate::sparkplug;
 use crate::topic::{Mapped, Topics};
+use crate::{check, sparkplug};
 
 pub(crate) async fn check(
     loaded: Loaded<Settings>,
@@ -19,22 +19,22 @@ pub(crate) async fn check(
 ) -> Result<Ended, CommandError> {
     let mut out = io::stdout().lock();
     print_settings(&loaded.effective, &loaded.warnings, &mut out)?;
-    let mut ended =
-        print_routes(&mut Topics::new(loaded.settings.kafka.mapping.clone()), &arguments.topic, &mut out)?;
+    let settings = &loaded.settings;
+    let mut topics = Topics::new(settings.kafka.mapping.clone());
+    let targets = print_routes(&mut topics, &arguments.topic, &mut out)?;
+    let mut ended = if targets.len() == arguments.topic.len() { Ended::Well } else { Ended::Badly };
     if arguments.connect {
         writeln!(out)?;
-        ended = worse(ended, connect(&loaded.settings, &mut out).await?);
+        if check::connect(settings, &targets, &mut out).await? == Ended::Badly {
+            ended = Ended::Badly;
+        }
     }
     Ok(ended)
 }
 
-fn worse(one: Ended, other: Ended) -> Ended {
-    if one == Ended::Badly { one } else { other }
-}
-
-/// A line for each MQTT topic, and what collides among them.
-fn print_routes(topics: &mut Topics, asked: &[String], out: &mut impl Write) -> Result<Ended, CommandError> {
-    let mut ended = Ended::Well;
+/// A line for each MQTT topic, and what collides among them. Gives the Kafka topics of those that have one.
+fn print_routes(topics: &mut Topics, asked: &[String], out: &mut impl Write) -> io::Result<Vec<String>> {
+    let mut targets = Vec::new();
     if !asked.is_empty() {
         writeln!(out)?;
     }
@@ -46,19 +46,12 @@ fn print_routes(topics: &mut Topics, asked: &[String], out: &mut impl Write) -> 
                 if let Some(collision) = collision {
                     writeln!(out, "warning: {collision}")?;
                 }
+                targets.push(to.to_string());
             }
-            Err(unmapped) => {
-                ended = Ended::Badly;
-                writeln!(out, "{}: goes to the dead letters, since {unmapped}", escape(topic))?;
-            }
+            Err(unmapped) => writeln!(out, "{} → dead letters: {unmapped}", escape(topic))?,
         }
     }
-    Ok(ended)
-}
-
-/// What the bridge would find at both servers.
-async fn connect(_settings: &Settings, _out: &mut impl Write) -> Result<Ended, CommandError> {
-    Err(CommandError::Usage("--connect is not known to this build".to_owned()))
+    Ok(targets)
 }
 
 /// Prints the JSON of a Sparkplug payload; no settings are needed.
