@@ -6,17 +6,20 @@
 //! the same span. The first run is not counted: it checks that every entry arrived in order, for which a broker needs
 //! a subscriber, which would slow it down. Counted runs check that nothing is pending, nothing was put aside, and that
 //! the destination received as many messages, or holds as many entries or rows, as there are entries.
+//! `drain` is the job of the bridge that reads no streams, and has its own ways.
 
 mod arrivals;
+mod backlog;
+mod drain;
 mod fill;
 mod measure;
 mod stats;
 
-use std::process::{Command, Stdio};
+use std::process;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::ValueEnum;
+use clap::Subcommand;
 
 use crate::bridge::{self, Bridge, Interrupt, Kind, Profile};
 use crate::kafka::Kafka;
@@ -63,8 +66,28 @@ sink entries seconds rate cpu_us_per_entry. In it {redis} (or {source}), {target
   --against 'bare-loop pg --source {redis} --pg {pg} --entries {entries} --payload {payload}'
   --against 'bare-loop kafka --source {source} --kafka {kafka} --entries {entries} --payload {payload}'")]
 pub(crate) struct Args {
-    /// What to measure
-    job: Job,
+    #[command(subcommand)]
+    job: Command,
+}
+
+/// What to measure.
+#[derive(Subcommand)]
+enum Command {
+    /// redis2mqtt at QoS 1
+    Mqtt(Options),
+    /// redis2redis
+    Redis(Options),
+    /// redis2pg
+    Pg(Options),
+    /// redis2kafka
+    Kafka(Options),
+    /// mqtt2kafka: what the broker kept while the bridge was away
+    Drain(drain::Args),
+}
+
+/// Of a bridge that reads streams.
+#[derive(clap::Args)]
+struct Options {
     /// Entries in all
     #[arg(long, default_value_t = 300_000)]
     entries: usize,
@@ -91,16 +114,12 @@ pub(crate) struct Args {
     settings: Vec<(String, String)>,
 }
 
-/// One bridge on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// A bridge that reads streams, on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Job {
-    /// redis2mqtt at QoS 1
     Mqtt,
-    /// redis2redis
     Redis,
-    /// redis2pg
     Pg,
-    /// redis2kafka
     Kafka,
 }
 
@@ -126,7 +145,8 @@ impl Job {
 
 /// What all runs share.
 struct Bench<'a> {
-    args: &'a Args,
+    job: Job,
+    args: &'a Options,
     load: Load,
     program: std::path::PathBuf,
     servers: Private,
@@ -136,6 +156,16 @@ struct Bench<'a> {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    match &args.job {
+        Command::Mqtt(options) => run_job(Job::Mqtt, options),
+        Command::Redis(options) => run_job(Job::Redis, options),
+        Command::Pg(options) => run_job(Job::Pg, options),
+        Command::Kafka(options) => run_job(Job::Kafka, options),
+        Command::Drain(args) => drain::run(args),
+    }
+}
+
+fn run_job(job: Job, args: &Options) -> Result<()> {
     ensure!(
         args.streams > 0 && args.entries >= args.streams,
         "every stream needs an entry, and there must be one"
@@ -143,19 +173,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(args.runs > 0, "a median needs a run");
     ensure!(args.partitions > 0, "a topic has at least one partition");
     ensure!(
-        args.job == Job::Kafka || (args.partitions == 1 && !args.buffered),
+        job == Job::Kafka || (args.partitions == 1 && !args.buffered),
         "--partitions and --buffered are for kafka"
     );
     let interrupt = Interrupt::watch()?;
-    let program = bridge::build(Profile::Release)?.join(args.job.kind().name());
-    let mut servers = vec![Service::Redis, args.job.kind().destination()];
+    let program = bridge::build(Profile::Release)?.join(job.kind().name());
+    let mut servers = vec![Service::Redis, job.kind().destination()];
     servers.extend(args.buffered.then_some(Service::Target));
     let servers = Fleet::private(&paths::data("bench"), &servers)?;
     let load = Load { entries: args.entries, streams: args.streams, payload: args.payload };
     let admin = free_ports(1)?[0];
-    let bench = Bench { args, load, program, servers, admin, interrupt };
+    let bench = Bench { job, args, load, program, servers, admin, interrupt };
 
-    if args.job == Job::Kafka {
+    if job == Job::Kafka {
         for topic in [TOPIC, OTHER_TOPIC] {
             bench.kafka()?.create(topic, args.partitions)?;
         }
@@ -173,18 +203,42 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             theirs.push(run);
         }
     }
-    report(args, &ours, &theirs);
+    report(job.name(), args.streams, args.entries, &ours, &theirs);
     Ok(())
 }
 
-fn report(args: &Args, ours: &[Run], theirs: &[Run]) {
+fn report(job: &str, streams: usize, entries: usize, ours: &[Run], theirs: &[Run]) {
     eprintln!("job\tstreams\tentries\tseconds\trate\tmin\tmax\tcpu_us_per_entry\tpeak_mib");
-    let ours = Summary::of(ours, args.entries);
-    println!("{}\t{}\t{}\t{ours}", args.job.name(), args.streams, args.entries);
+    let ours = Summary::of(ours, entries);
+    println!("{job}\t{streams}\t{entries}\t{ours}");
     if !theirs.is_empty() {
-        let theirs = Summary::of(theirs, args.entries);
-        println!("against\t1\t{}\t{theirs}", args.entries);
+        let theirs = Summary::of(theirs, entries);
+        println!("against\t1\t{entries}\t{theirs}");
         println!("ratio\t{:.2}", ours.rate / theirs.rate);
+    }
+}
+
+/// The other command, and what it is to move.
+struct Other<'a> {
+    command: &'a str,
+    entries: usize,
+}
+
+impl Other<'_> {
+    fn run(&self, interrupt: &Interrupt) -> Result<Run> {
+        let Self { command, entries } = self;
+        let output = process::Command::new("sh")
+            .args(["-c", command])
+            .current_dir(paths::root())
+            .stdin(process::Stdio::null())
+            .stderr(process::Stdio::inherit())
+            .output()
+            .context("start sh")?;
+        interrupt.ensure_not()?;
+        ensure!(output.status.success(), "`{command}` ended with {}", output.status);
+        let (moved, run) = stats::parse_line(&String::from_utf8_lossy(&output.stdout))?;
+        ensure!(moved == *entries, "`{command}` moved {moved} entries, not {entries}");
+        Ok(run)
     }
 }
 
@@ -209,24 +263,13 @@ impl Bench<'_> {
     fn other(&self, command: &str) -> Result<Run> {
         self.emptied()?;
         let command = self.filled_in(command)?;
-        let output = Command::new("sh")
-            .args(["-c", &command])
-            .current_dir(paths::root())
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit())
-            .output()
-            .context("start sh")?;
-        self.interrupt.ensure_not()?;
-        ensure!(output.status.success(), "`{command}` ended with {}", output.status);
-        let run = stats::parse_line(&String::from_utf8_lossy(&output.stdout))?;
-        ensure!(run.0 == self.load.entries, "`{command}` moved {} entries, not {}", run.0, self.load.entries);
-        Ok(run.1)
+        Other { command: &command, entries: self.load.entries }.run(&self.interrupt)
     }
 
     fn filled_in(&self, command: &str) -> Result<String> {
         let address =
             |service| -> Result<String> { Ok(format!("127.0.0.1:{}", self.servers.port(service, "plain")?)) };
-        let destination = address(self.args.job.kind().destination())?;
+        let destination = address(self.job.kind().destination())?;
         Ok(command
             .replace("{redis}", &format!("redis://{}/0", address(Service::Redis)?))
             .replace("{source}", &format!("redis://{}/0", address(Service::Redis)?))
@@ -241,7 +284,7 @@ impl Bench<'_> {
     /// A source and a destination that hold nothing, where the destination is one that keeps things.
     fn emptied(&self) -> Result<Redis> {
         self.interrupt.ensure_not()?;
-        match self.args.job {
+        match self.job {
             Job::Kafka if self.args.buffered => drop(self.target()?.call(&["FLUSHALL"])?),
             Job::Mqtt | Job::Kafka => {}
             Job::Redis => drop(self.target()?.call(&["FLUSHALL"])?),
@@ -267,7 +310,7 @@ impl Bench<'_> {
     }
 
     fn bridge(&self) -> Result<Bridge> {
-        let mut settings = self.args.job.kind().addresses(&self.servers, self.admin)?;
+        let mut settings = self.job.kind().addresses(&self.servers, self.admin)?;
         settings.extend(
             [
                 ("REDIS_DBS_TO_SEARCH", "0"),
@@ -278,10 +321,10 @@ impl Bench<'_> {
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
         );
-        if self.args.job == Job::Mqtt {
+        if self.job == Job::Mqtt {
             settings.push(("MQTT_BASE_TOPIC".to_owned(), "redis".to_owned()));
         }
-        if self.args.job == Job::Kafka {
+        if self.job == Job::Kafka {
             settings.push(("STREAM_AUTO_DISCOVERY".to_owned(), "true".to_owned()));
             settings.push(("KAFKA_TOPIC".to_owned(), TOPIC.to_owned()));
         }

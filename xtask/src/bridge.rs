@@ -34,6 +34,8 @@ pub(crate) enum Kind {
     Redis2pg,
     /// Streams to Kafka topics
     Redis2kafka,
+    /// MQTT topics to Kafka topics
+    Mqtt2kafka,
 }
 
 impl Kind {
@@ -43,6 +45,15 @@ impl Kind {
             Self::Redis2redis => "redis2redis",
             Self::Redis2pg => "redis2pg",
             Self::Redis2kafka => "redis2kafka",
+            Self::Mqtt2kafka => "mqtt2kafka",
+        }
+    }
+
+    /// Where it takes them from.
+    pub(crate) fn source(self) -> Service {
+        match self {
+            Self::Redis2mqtt | Self::Redis2redis | Self::Redis2pg | Self::Redis2kafka => Service::Redis,
+            Self::Mqtt2kafka => Service::Mosquitto,
         }
     }
 
@@ -52,21 +63,30 @@ impl Kind {
             Self::Redis2mqtt => Service::Mosquitto,
             Self::Redis2redis => Service::Target,
             Self::Redis2pg => Service::Postgres,
-            Self::Redis2kafka => Service::Kafka,
+            Self::Redis2kafka | Self::Mqtt2kafka => Service::Kafka,
         }
     }
 
     /// The settings by which it finds its servers, and is found itself.
     pub(crate) fn addresses(self, servers: &Private, admin: u16) -> Result<Vec<(String, String)>> {
         let mut settings = vec![("ADMIN_ADDR".to_owned(), format!("127.0.0.1:{admin}"))];
-        settings.extend(at("SOURCE_REDIS", servers.port(Service::Redis, "plain")?));
+        let source = servers.port(self.source(), "plain")?;
         let destination = servers.port(self.destination(), "plain")?;
+        if self.source() == Service::Redis {
+            settings.extend(at("SOURCE_REDIS", source));
+        }
         match self {
             Self::Redis2mqtt => settings.extend(at("MQTT_BROKER", destination)),
             Self::Redis2redis => settings.extend(at("TARGET_REDIS", destination)),
             Self::Redis2pg => settings.extend(at("PG", destination)),
             Self::Redis2kafka => {
                 settings.push(("KAFKA_BOOTSTRAP_SERVERS".to_owned(), format!("127.0.0.1:{destination}")));
+            }
+            Self::Mqtt2kafka => {
+                settings.push(uns("mqtt__host", "127.0.0.1"));
+                settings.push(uns("mqtt__port", source));
+                let config = format!("@json {{\"bootstrap.servers\": \"127.0.0.1:{destination}\"}}");
+                settings.push(uns("kafka__config", config));
             }
         }
         if self == Self::Redis2pg {
@@ -80,6 +100,11 @@ impl Kind {
 /// The settings that name a server on this machine.
 pub(crate) fn at(server: &str, port: u16) -> [(String, String); 2] {
     [(format!("{server}_HOST"), "127.0.0.1".to_owned()), (format!("{server}_PORT"), port.to_string())]
+}
+
+/// A setting of mqtt2kafka, whose settings are a tree.
+pub(crate) fn uns(path: &str, value: impl ToString) -> (String, String) {
+    (format!("UNS_{path}"), value.to_string())
 }
 
 /// Which of Cargo's profiles.

@@ -1,5 +1,5 @@
 //! `cargo xtask demo`: simulated devices write to Redis, bridges move it to MQTT, to another Redis, to PostgreSQL
-//! and to Kafka, and a person watches.
+//! and to Kafka; a simulated plant publishes by MQTT, and a bridge moves that to Kafka, too; and a person watches.
 //!
 //! The servers are the demo's own and end with it. The bridges run with the example settings that we ship; only
 //! addresses come from the environment. Threads send what happens to one loop, which keeps a ledger for each bridge.
@@ -8,6 +8,8 @@ mod act;
 mod copied;
 mod devices;
 mod exhibit;
+mod plant;
+mod source;
 mod tables;
 
 use std::path::PathBuf;
@@ -19,11 +21,11 @@ use clap::ValueEnum as _;
 
 use crate::bridge::{self, Interrupt, Kind, Profile};
 use crate::paths;
-use crate::redis::Redis;
 use crate::services::{Fleet, Private, Service, free_ports};
 use act::Act;
 use devices::Devices;
 use exhibit::Exhibit;
+use plant::Plant;
 
 const COUNT_EVERY: Duration = Duration::from_secs(2);
 /// A stream made just before the end is found within the discovery interval of 10 s.
@@ -44,6 +46,8 @@ pub(crate) struct Args {
 /// What the threads report.
 enum Event {
     Wrote {
+        /// Where it was written to.
+        source: Service,
         stream: String,
         id: String,
     },
@@ -82,15 +86,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         acts.push(Act { kind: Kind::Redis2kafka, buffered: true });
     }
     let dir = paths::data("demo");
-    let mut services = vec![Service::Redis];
-    services.extend(acts.iter().flat_map(|act| act.services()));
+    let services: Vec<Service> = acts.iter().flat_map(|act| act.services()).collect();
     let servers = Fleet::private(&dir, &services)?;
-    let redis = servers.port(Service::Redis, "plain")?;
     let stage = Stage { programs, servers, dir };
-    println!("devices write to Redis on port {redis}");
+    let port_of = |source| {
+        let is_read = acts.iter().any(|act| act.kind.source() == source);
+        is_read.then(|| stage.servers.port(source, "plain")).transpose()
+    };
 
     let (events, happened) = channel();
-    let devices = Devices::start(redis, events.clone())?;
+    let devices = port_of(Service::Redis)?.map(|port| Devices::start(port, events.clone())).transpose()?;
     // All at once: what is free now need not be in use by the time that the next one is looked for.
     let mut admins = free_ports(acts.iter().map(|act| act.replicas()).sum())?;
     let open = |act: &Act| {
@@ -98,20 +103,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Exhibit::open(*act, &stage, &own, &events)
     };
     let exhibits = acts.iter().map(open).collect::<Result<_>>()?;
-    let mut show = Show { source: Redis::connect(redis)?, exhibits, happened, counted: Instant::now() };
+    let plant = port_of(Service::Mosquitto)?.map(|port| Plant::start(port, events.clone())).transpose()?;
+    let mut show = Show { exhibits, happened, counted: Instant::now() };
     let until = args.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     while !interrupt.came() && until.is_none_or(|until| Instant::now() < until) {
         show.next()?;
     }
     println!("-- the devices fall silent; waiting for what is still on its way");
-    devices.stop();
+    devices.into_iter().for_each(Devices::stop);
+    plant.into_iter().for_each(Plant::stop);
     show.drain()?;
     show.close()
 }
 
 /// What the person sees.
 struct Show {
-    source: Redis,
     exhibits: Vec<Exhibit>,
     happened: Receiver<Event>,
     counted: Instant,
@@ -121,11 +127,12 @@ impl Show {
     /// Takes one event if one comes soon, and prints the counts when they are due.
     fn next(&mut self) -> Result<()> {
         match self.happened.recv_timeout(Duration::from_millis(100)) {
-            Ok(Event::Wrote { stream, id }) => {
-                self.exhibits.iter_mut().for_each(|exhibit| exhibit.ledger.wrote(&stream, id.clone()));
+            Ok(Event::Wrote { source, stream, id }) => {
+                let readers = self.exhibits.iter_mut().filter(|exhibit| exhibit.act.kind.source() == source);
+                readers.for_each(|exhibit| exhibit.ledger.wrote(&stream, id.clone()));
             }
             Ok(Event::Arrived { from, place, stream, id, data }) => {
-                println!("{:12} {place:38} {id:17} {data}", from.name());
+                println!("{}", format!("{:12} {place:38} {id:17} {data}", from.name()).trim_end());
                 let exhibit = self.exhibits.iter_mut().find(|exhibit| exhibit.act == from);
                 exhibit.expect("only what is shown is watched").ledger.arrived(&stream, id);
             }
@@ -138,7 +145,7 @@ impl Show {
         }
         if self.counted.elapsed() >= COUNT_EVERY {
             self.counted = Instant::now();
-            self.exhibits.iter_mut().try_for_each(|exhibit| exhibit.print_counts(&mut self.source))?;
+            self.exhibits.iter_mut().try_for_each(Exhibit::print_counts)?;
         }
         self.exhibits.iter_mut().try_for_each(Exhibit::ensure_running)
     }
@@ -149,8 +156,8 @@ impl Show {
         while Instant::now() < until {
             self.next()?;
             let mut complete = true;
-            for exhibit in &self.exhibits {
-                complete &= exhibit.is_complete(&mut self.source)?;
+            for exhibit in &mut self.exhibits {
+                complete &= exhibit.is_complete()?;
             }
             if complete {
                 break;
@@ -159,16 +166,16 @@ impl Show {
         Ok(())
     }
 
-    fn close(mut self) -> Result<()> {
+    fn close(self) -> Result<()> {
         let mut good = true;
         for exhibit in self.exhibits {
-            good &= exhibit.close(&mut self.source)?;
+            good &= exhibit.close()?;
         }
         if !good {
             bail!("NOT OK");
         }
         println!(
-            "OK: every entry arrived, in order, and is acknowledged; every copy, stream or table, is the same \
+            "OK: every entry and every message arrived, in order, and is acknowledged; every copy, stream or table, is the same \
              entry by entry; the bridges stopped with exit code 0"
         );
         Ok(())

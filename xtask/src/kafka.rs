@@ -24,8 +24,17 @@ pub(crate) struct Consumer {
     reader: Option<JoinHandle<()>>,
 }
 
-/// What is told of each record: topic, partition and value. A bridge's value is JSON in one line.
-const FORMAT: &str = "%t[%p]\t%s\n";
+/// What is told of each record. A bridge's value is JSON in one line.
+pub(crate) struct Record<'a> {
+    /// `topic[partition]`
+    pub(crate) place: &'a str,
+    /// Milliseconds since 1970.
+    pub(crate) time: &'a str,
+    pub(crate) key: &'a str,
+    pub(crate) value: &'a str,
+}
+
+const FORMAT: &str = "%t[%p]\t%T\t%k\t%s\n";
 const TOPIC_ALREADY_EXISTS: i16 = 36;
 
 impl Kafka {
@@ -79,7 +88,7 @@ impl Kafka {
     }
 
     /// Every record that the topic holds now, each partition in its order.
-    pub(crate) fn each(self, topic: &str, record: impl FnMut(&str, &str)) -> Result<()> {
+    pub(crate) fn each(self, topic: &str, record: impl FnMut(Record<'_>)) -> Result<()> {
         let mut child = self
             .kcat()?
             .args(["-C", "-e", "-q", "-o", "beginning", "-f", FORMAT, "-t", topic])
@@ -96,7 +105,7 @@ impl Kafka {
     pub(crate) fn watch(
         self,
         topics: &[String],
-        record: impl FnMut(&str, &str) + Send + 'static,
+        record: impl FnMut(Record<'_>) + Send + 'static,
     ) -> Result<Consumer> {
         // It reads several topics only as the member of a group, which has to be one of its own.
         let group = format!("watch-{}", topics.join("-"));
@@ -136,10 +145,11 @@ impl Drop for Consumer {
     }
 }
 
-fn read(output: Option<impl std::io::Read>, mut record: impl FnMut(&str, &str)) {
+fn read(output: Option<impl std::io::Read>, mut record: impl FnMut(Record<'_>)) {
     for line in BufReader::new(output.expect("piped")).lines().map_while(Result::ok) {
-        if let Some((place, value)) = line.split_once('\t') {
-            record(place, value);
+        let mut parts = line.splitn(4, '\t');
+        if let [Some(place), Some(time), Some(key), Some(value)] = [(); 4].map(|()| parts.next()) {
+            record(Record { place, time, key, value });
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The project's own commands, run as `cargo xtask …`.
 //!
 //! Each command is one module. What several of them share: `services` (the real servers), `process` (a process
-//! found again after a restart of this program), `bridge` (one that runs), `redis`, `postgres` and `kafka` (small clients), `mqtt`
-//! (a subscriber), `ledger` (what was written against what arrived), `copies` and `rows` (what was written against what
-//! stands there). Nothing here is part of a bridge.
+//! found again after a restart of this program), `bridge` (one that runs), `admin` (what one says of itself), `redis`,
+//! `postgres` and `kafka` (small clients), `mqtt` (a subscriber and a publisher), `sparkplug` (payloads), `ledger` (what was
+//! written against what arrived), `copies` and `rows` (what was written against what stands there). Nothing here is part
+//! of a bridge.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program talks through these")]
 #![allow(
     clippy::disallowed_methods,
@@ -11,6 +12,7 @@
     reason = "the bans are for the bridges: this program is synchronous, sleeps, and reads its own environment"
 )]
 
+mod admin;
 mod bench;
 mod bridge;
 mod check;
@@ -27,6 +29,7 @@ mod process;
 mod redis;
 mod rows;
 mod services;
+mod sparkplug;
 mod test;
 mod truststore;
 

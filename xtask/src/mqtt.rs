@@ -1,5 +1,7 @@
 //! A subscriber: `mosquitto_sub` at QoS 1 with a thread that reads its lines, so that this program needs no MQTT
-//! library of its own and judges a bridge by other code than the bridge's.
+//! library of its own and judges a bridge by other code than the bridge's. And what a publisher needs, see `connection.rs`.
+
+mod connection;
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -13,6 +15,7 @@ use serde_json::value::RawValue;
 
 use crate::install;
 use crate::process::wait_until;
+pub(crate) use connection::{Publisher, kept};
 
 /// A subscription that ends with the value.
 pub(crate) struct Subscriber {

@@ -1,7 +1,7 @@
 //! How long a message takes from its topic and payload to Kafka's topic, key and value. Run it in release:
 //! `cargo run --release -p mqtt2kafka --example payload_speed`.
 
-#![allow(dead_code, reason = "only what a message goes through is used")]
+#![allow(dead_code, unused_imports, reason = "only what a message goes through is used")]
 
 #[path = "../src/attributes.rs"]
 mod attributes;

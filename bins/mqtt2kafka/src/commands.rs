@@ -3,6 +3,7 @@
 use std::io::{self, Read as _, Write};
 use std::path::Path;
 
+use bytes::Bytes;
 use sync_core::commands::check::print_settings;
 use sync_core::commands::{CommandError, Ended};
 use sync_core::settings::Loaded;
@@ -92,8 +93,9 @@ fn bytes_of(digits: &str) -> Option<Vec<u8>> {
     pairs.remainder().is_empty().then(|| pairs.map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
-fn json_of(_payload: &[u8]) -> Result<String, CommandError> {
-    Err(CommandError::Usage("Sparkplug is not known to this build".to_owned()))
+fn json_of(payload: &[u8]) -> Result<String, CommandError> {
+    let decoded = sparkplug::decode(&Bytes::copy_from_slice(payload));
+    decoded.map_err(|error| CommandError::Destination(format!("no Sparkplug B payload: {error}")))
 }
 
 #[cfg(test)]

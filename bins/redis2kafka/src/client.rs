@@ -80,11 +80,11 @@ impl Redis2Kafka {
         let direct = match &settings.buffer {
             None => None,
             Some(buffer) => {
-                let sink = BufferSink::new(&settings, buffer, kafka(&settings), Wake::default());
+                let sink = BufferSink::new(&settings, buffer, kafka(&settings), Wake::default(), None);
                 let sink = sink.map_err(|error| Error::Unusable(error.to_string()))?;
                 sink.refuse_unsafe().await.map_err(|error| Error::Unusable(format!("{error:#}")))?;
                 Some(
-                    Direct::of(buffer, settings.kafka.max_request_size)
+                    Direct::of(buffer, settings.kafka.client.max_request_size())
                         .map_err(|error| Error::Unusable(error.to_string()))?,
                 )
             }
@@ -122,7 +122,7 @@ impl Redis2Kafka {
             let sink = KafkaSink::new(&settings, kafka);
             return process(portion, sink, settings.kafka.retry, redis, streams).await.map_err(unprocessed);
         };
-        let sink = BufferSink::new(&settings, buffer, kafka, Wake::default());
+        let sink = BufferSink::new(&settings, buffer, kafka, Wake::default(), None);
         let sink = sink.map_err(|error| Error::Unusable(error.to_string()))?;
         let count = process(portion, sink, buffer.redis.retry, redis, streams).await.map_err(unprocessed)?;
         if let Err(error) = self.sync(buffer, None).await {

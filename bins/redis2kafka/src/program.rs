@@ -64,9 +64,10 @@ async fn bridge(settings: Settings, around: Surroundings) -> anyhow::Result<()> 
         }
         Some(buffer) => {
             let wake = Wake::default();
-            let sink = BufferSink::new(&settings, buffer, kafka.clone(), wake.clone())?;
+            let health = around.health();
+            let sink = BufferSink::new(&settings, buffer, kafka.clone(), wake.clone(), Some(health.clone()))?;
             sink.refuse_unsafe().await?;
-            let sender = Sender::new(buffer, retry, kafka, wake, around.health(), around.metrics())?;
+            let sender = Sender::new(buffer, retry, kafka, (wake, sink.intake()), health, around.metrics())?;
             let bridge = around.bridge(sink, buffer.redis.retry, settings.redis, settings.streams);
             run(bridge.beside_in_shards(SHARDS, |shards| sender.run(shards))).await?;
         }

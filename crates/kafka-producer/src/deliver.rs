@@ -44,6 +44,8 @@ struct Inner {
     under_way: Mutex<BTreeMap<u64, Instant>>,
     health: Option<Health>,
     stalled: AtomicBool,
+    /// The last producer ended, and a human must act: the next one may end as well, once the brokers hear from it.
+    denied: AtomicBool,
     /// A batch was refused for its size.
     too_large: AtomicBool,
     /// When it was last said that one was refused.
@@ -61,6 +63,7 @@ impl Kafka {
             under_way: Mutex::default(),
             health,
             stalled: AtomicBool::new(false),
+            denied: AtomicBool::new(false),
             too_large: AtomicBool::new(false),
             told: Mutex::default(),
         }))
@@ -83,6 +86,11 @@ impl Kafka {
             None => {
                 self.end();
                 let session = Session::connect(self.0.client.config()).await?;
+                // The brokers answer a client that they do not let write, too.
+                if self.0.denied.load(Ordering::Relaxed) {
+                    session.stays().await?;
+                    self.0.denied.store(false, Ordering::Relaxed);
+                }
                 self.0.topics.close_all();
                 *self.session() = Some(session.clone());
                 session
@@ -120,10 +128,10 @@ impl Kafka {
                 session = renewed;
                 continue;
             }
-            if let Some((code, reason)) = session.ended() {
+            if let Some(Unreachable { reason, needs_human }) = session.why_ended() {
                 session.give_up();
-                let reason = format!("the producer ended: {}: {reason}", words(code));
-                return Lost { reason, by_conflict: false };
+                self.0.denied.store(needs_human, Ordering::Relaxed);
+                return Lost { reason, by_conflict: needs_human };
             }
             // A connection that ended is no outage, if another one can be made.
             if let Err(unreachable) = self.probe(&session).await {
@@ -327,7 +335,7 @@ impl Sending {
         let line = &self.lines[index];
         value.clear();
         let mut head = self.batch.record(at, value);
-        if self.kafka.0.topics.takes_no_old_time(&line.topic) {
+        if !self.kafka.0.topics.takes_the_time(&line.topic, head.timestamp) {
             head.timestamp = None;
         }
         if line.records.first() == Some(&at) {
@@ -348,9 +356,12 @@ impl Sending {
             let Client { names, .. } = &self.kafka.0.client;
             let (name, most) = (names.max_request_size, self.kafka.0.client.max_request_size());
             let length = length + line.key.len();
-            return Sent::Never(Fate::Unfit(format!(
-                "the record is {length} bytes long, and {name} is {most}"
-            )));
+            return Sent::Never(Fate::Unfit(match length > most {
+                true => format!("the record is {length} bytes long, and {name} is {most}"),
+                false => format!(
+                    "the record is {length} bytes long, its headers more than that, and {name} is {most}"
+                ),
+            }));
         }
         self.kafka.failed(line, code);
         Sent::NotNow(match blame(code) {
@@ -427,14 +438,15 @@ impl Sending {
     /// Sends one record in a request of its own, and waits for what becomes of it.
     async fn alone(&self, line: &Line, at: usize, value: &mut Vec<u8>) -> Fate {
         let topics = &self.kafka.0.topics;
-        let mut with_its_time = !topics.takes_no_old_time(&line.topic);
+        let mut with_its_time = true;
         loop {
             value.clear();
             let mut head = self.batch.record(at, value);
-            let has_time = with_its_time && head.timestamp.is_some();
-            if !has_time {
+            let timestamp = head.timestamp;
+            if !(with_its_time && topics.takes_the_time(&line.topic, timestamp)) {
                 head.timestamp = None;
             }
+            let has_time = head.timestamp.is_some();
             // What it means for its line is for the caller to say.
             let flight = Flight::new(|_, _| {});
             let code = match self.session.send_alone(line, value, head, flight.ticket(0, at)) {
@@ -450,8 +462,8 @@ impl Sending {
             match code {
                 None => {
                     topics.took(&line.topic);
-                    if !with_its_time {
-                        topics.took_without_its_time(&line.topic);
+                    if let Some(timestamp) = timestamp.filter(|_| !with_its_time) {
+                        topics.took_without_its_time(&line.topic, timestamp);
                     }
                     return Fate::Delivered;
                 }

@@ -134,6 +134,38 @@ impl Session {
         self.main_ended().or(solo)
     }
 
+    /// The same in words.
+    pub(super) fn why_ended(&self) -> Option<Unreachable> {
+        let (code, reason) = self.ended()?;
+        let advice = match code {
+            Code::ClusterAuthorizationFailed => {
+                "the user may not write to any topic (before Kafka 2.8 it needs IDEMPOTENT_WRITE on the cluster): "
+            }
+            _ => "",
+        };
+        let reason = format!("{advice}the producer ended: {}: {reason}", words(code));
+        Some(Unreachable { reason, needs_human: needs_human(code) })
+    }
+
+    /// Waits until the brokers must have said whether they let it write: a producer asks them for its ID by itself, once it
+    /// is connected, and nobody is told when it has got one.
+    pub(super) async fn stays(&self) -> Result<(), Unreachable> {
+        let ends = async {
+            loop {
+                self.trouble().await;
+                if let Some(why) = self.why_ended() {
+                    return why;
+                }
+            }
+        };
+        if let Ok(why) = tokio::time::timeout(ANSWER, ends).await {
+            return Err(why);
+        }
+        // What else went wrong meanwhile is for whoever waits for its end.
+        self.heard.something.notify_one();
+        Ok(())
+    }
+
     fn solo(&self) -> Option<&Producer> {
         self.solo.get().and_then(|solo| solo.as_ref().ok())
     }
@@ -200,7 +232,12 @@ impl Session {
 
     /// A record of the line got there.
     pub(super) fn prove(&self, line: &Arc<str>) {
-        self.proven().insert(line.clone(), Instant::now());
+        let mut proven = self.proven();
+        // Lines may come and go: when there is no room, those whose proof is over make some.
+        if proven.len() == proven.capacity() {
+            proven.retain(|_, at| at.elapsed() < PROOF);
+        }
+        proven.insert(line.clone(), Instant::now());
     }
 
     fn proven(&self) -> MutexGuard<'_, HashMap<Arc<str>, Instant>> {

@@ -46,8 +46,38 @@ struct State {
     refuses: bool,
     /// Since when it is not there; at first the brokers may be about to make it.
     absent: Option<Instant>,
-    /// It takes no records as old as those.
-    takes_no_old_time: bool,
+    /// Times that it does not take.
+    times: Times,
+}
+
+/// How far from now a record's time may not be, in milliseconds, as far as that is known. The brokers do not say what their
+/// limits are (`message.timestamp.before.max.ms`, `…after.max.ms`): of a time that they refuse, half is not tried again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Times {
+    before: Option<i64>,
+    after: Option<i64>,
+}
+
+impl Times {
+    fn take(self, distance: i64) -> bool {
+        let limit = if distance < 0 { self.before } else { self.after };
+        limit.is_none_or(|limit| distance.abs() < limit)
+    }
+
+    /// Such a time was refused; whether it was the first one on its side.
+    fn refused(&mut self, distance: i64) -> bool {
+        let limit = if distance < 0 { &mut self.before } else { &mut self.after };
+        let half = distance.saturating_abs() / 2;
+        let first = limit.is_none();
+        *limit = Some(limit.map_or(half, |limit| limit.min(half)));
+        first
+    }
+}
+
+/// Milliseconds from now.
+fn distance(timestamp: i64) -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    timestamp.saturating_sub(i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -103,19 +133,28 @@ impl Topics {
         self.change(topic, |state| state.refuses = false);
     }
 
-    pub(super) fn takes_no_old_time(&self, topic: &str) -> bool {
-        self.states().get(topic).is_some_and(|state| state.takes_no_old_time)
+    /// Whether a record may bear this time there.
+    pub(super) fn takes_the_time(&self, topic: &str, timestamp: Option<i64>) -> bool {
+        let Some(timestamp) = timestamp else { return true };
+        let times = self.states().get(topic).map(|state| state.times).unwrap_or_default();
+        // The usual case, without a look at the clock.
+        (times.before.is_none() && times.after.is_none()) || times.take(distance(timestamp))
     }
 
     /// The brokers refused a record for its time, and took it with the present one.
-    pub(super) fn took_without_its_time(&self, topic: &Arc<str>) {
-        if !self.takes_no_old_time(topic) {
+    pub(super) fn took_without_its_time(&self, topic: &Arc<str>, timestamp: i64) {
+        let (distance, mut first) = (distance(timestamp), false);
+        self.change(topic, |state| first = state.times.refused(distance));
+        if first {
+            let (side, setting) = match distance < 0 {
+                true => ("old", "before"),
+                false => ("far ahead", "after"),
+            };
             tracing::warn!(
-                "topic {topic} refuses {} (message.timestamp.before.max.ms or …after.max.ms): its records bear the time of \
-                 sending from now on",
+                "topic {topic} refuses {} where that is too {side} (message.timestamp.{setting}.max.ms): such records bear the \
+                 time of sending",
                 self.0.names.time
             );
-            self.change(topic, |state| state.takes_no_old_time = true);
         }
     }
 
@@ -200,5 +239,20 @@ pub(super) fn of_topic(topic: &str, code: Code) -> String {
             "not permitted to write to topic {topic}: the user needs the operations WRITE and DESCRIBE there ({code:?})"
         ),
         code => format!("topic {topic} takes no records: {}", words(code)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_refused_by_their_distance_from_now() {
+        let mut times = Times::default();
+        assert!(times.take(-1_000_000) && times.take(1_000_000));
+        assert!(times.refused(8000));
+        assert!(times.take(-1_000_000) && times.take(3999) && !times.take(4000));
+        assert!(!times.refused(4000) && times.refused(-600));
+        assert!(times.take(1999) && !times.take(2000) && times.take(-299) && !times.take(-300));
     }
 }

@@ -58,6 +58,12 @@ impl Properties {
         std::iter::from_fn(move || next(&mut rest))
     }
 
+    /// As received, without their length.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -74,7 +80,7 @@ impl Properties {
     }
 
     /// Takes them from the front of `body`, with their length. None: they are not well formed.
-    pub(crate) fn take(body: &mut Bytes) -> Option<Self> {
+    pub fn take(body: &mut Bytes) -> Option<Self> {
         // The usual case, without a look further and without a reference to count.
         if body.first() == Some(&0) {
             body.advance(1);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{CertificateError, ClientConfig};
 use sync_core::bridge::Unreachable;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -73,7 +73,7 @@ fn tls_failed(error: &io::Error, names: Names) -> String {
         Some(rustls::Error::InvalidMessage(_)) => {
             format!(": it does not answer in TLS on this port ({} is true)", names.tls)
         }
-        Some(rustls::Error::InvalidCertificate(_)) => {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
             format!(": is {} the authority that signed its certificate?", names.ca)
         }
         _ if error.kind() == io::ErrorKind::UnexpectedEof => {

@@ -146,6 +146,23 @@ impl Wire {
         packet::take(&mut self.incoming, self.version, self.max_incoming)
     }
 
+    /// Closes the connection so that the server reads all that was sent: whoever closes with something unread resets the
+    /// connection, and with it goes what the other side has not read. What still comes is dropped.
+    pub async fn close(mut self, patience: Duration) {
+        let close = async {
+            if self.flush().await.is_err() || self.socket.shutdown().await.is_err() {
+                return;
+            }
+            loop {
+                self.incoming.clear();
+                if self.receive().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(patience, close).await;
+    }
+
     async fn receive(&mut self) -> Result<(), Broken> {
         // Whoever keeps a packet keeps the piece of memory that it was received into: a piece is filled before the
         // next one is begun, or many small packets would occupy one each.

@@ -52,6 +52,9 @@ pub enum Fate {
     Held(String),
     /// The destination answered: not now. Tried again after backoff.
     Busy(String),
+    /// The destination as a whole takes nothing for now, which the sink tells itself, once, and not stream by stream. Tried
+    /// again after backoff, and never dead-lettered for it.
+    Shut(String),
     /// Silence, a lost connection, or not sent at all. Tried again as soon as the destination is reachable.
     Unknown,
 }
@@ -67,8 +70,8 @@ pub type Delivery = BoxFuture<'static, Vec<Fate>>;
 /// refused or unfit. A destination that confirms records one by one may let those already on the wire take effect:
 /// at most its window; that is the reordering that its documentation names.
 ///
-/// **Duplicates.** What comes back as [`Fate::Busy`], [`Fate::Held`] or [`Fate::Unknown`] is delivered again: also
-/// a record that did arrive, when its confirmation was lost.
+/// **Duplicates.** What comes back as [`Fate::Busy`], [`Fate::Shut`], [`Fate::Held`] or [`Fate::Unknown`] is delivered again:
+/// also a record that did arrive, when its confirmation was lost.
 ///
 /// **Who retries.** Not the sink: it makes one attempt, says what happened, and never sleeps. It need not bound
 /// how long it waits for a confirmation, only notice a dead connection.
@@ -102,7 +105,7 @@ pub trait Sink: Send + Sync + 'static {
 pub struct Lost {
     /// For the log.
     pub reason: String,
-    /// A human must act (another client took the session over): ERROR, and the longest delay before the next
+    /// A human must act (another client took the session over, or this one may not do what it is to do): ERROR, and the longest delay before the next
     /// attempt.
     pub by_conflict: bool,
 }

@@ -153,7 +153,7 @@ pub fn run_bridge<T: StreamBridgeSettings + 'static>(
 ) -> ExitCode {
     run(program, inputs, async |settings: T, start: Start| {
         let streams = settings.streams();
-        let Program { name, version } = program;
+        let Program { name, version, .. } = program;
         tracing::info!(version, group = streams.group, consumer = streams.consumer, "{name} starts");
         let (process, reload) = start.process(settings.general()).await?;
         let limiter = RateLimiter::new(streams.rate_limit);
@@ -180,7 +180,7 @@ pub fn run_process<T: BridgeSettings + 'static>(
     bridge: impl AsyncFnOnce(T, Process) -> anyhow::Result<()>,
 ) -> ExitCode {
     run(program, inputs, async |settings: T, start: Start| {
-        let Program { name, version } = program;
+        let Program { name, version, .. } = program;
         tracing::info!(version, "{name} starts");
         let (process, reload) = start.process(settings.general()).await?;
         process.metrics.without_streams();
@@ -233,7 +233,7 @@ struct Start {
 impl Start {
     /// With its pages, if there are to be any.
     async fn process(self, general: &GeneralSettings) -> anyhow::Result<(Process, Reload)> {
-        let Self { program: Program { name, version }, inputs, log, stop, hangups } = self;
+        let Self { program: Program { name, version, .. }, inputs, log, stop, hangups } = self;
         let health = Health::default();
         let metrics = Metrics::new(name, version, general.metrics_per_stream);
         let status = Status::default();

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 
-use super::{Bench, TOPIC, measure};
-use crate::bridge::Kind;
+use super::{Bench, Job, TOPIC, measure};
 use crate::copies;
 use crate::ledger::Ledger;
 use crate::mqtt::{self, Subscriber};
@@ -18,11 +17,11 @@ impl Bench<'_> {
     /// One run without a clock: everything arrived, in order, as it was.
     pub(super) fn verify(&self) -> Result<()> {
         let mut redis = self.filled()?;
-        let wrong = match self.args.job.kind() {
-            Kind::Redis2mqtt => self.wrong_messages(&mut redis)?,
-            Kind::Redis2redis => self.wrong_copies(&mut redis)?,
-            Kind::Redis2pg => self.wrong_rows(&mut redis)?,
-            Kind::Redis2kafka => self.wrong_records(&mut redis)?,
+        let wrong = match self.job {
+            Job::Mqtt => self.wrong_messages(&mut redis)?,
+            Job::Redis => self.wrong_copies(&mut redis)?,
+            Job::Pg => self.wrong_rows(&mut redis)?,
+            Job::Kafka => self.wrong_records(&mut redis)?,
         };
         ensure!(wrong.is_empty(), "{} of {} streams: {}", wrong.len(), self.load.streams, wrong.join("; "));
         Ok(())
@@ -90,7 +89,7 @@ impl Bench<'_> {
         bridge.stop()?;
         let mut ledger = Ledger::default();
         self.load.each(|stream, id| ledger.wrote(stream, id));
-        self.kafka()?.each(TOPIC, |_, value| match mqtt::parse(value) {
+        self.kafka()?.each(TOPIC, |record| match mqtt::parse(record.value) {
             Ok(message) => ledger.arrived(&message.stream, message.id),
             Err(error) => ledger.arrived("unreadable", error.to_string()),
         })?;
@@ -100,11 +99,11 @@ impl Bench<'_> {
 
     /// How many entries the destination has got, ever. Asked before a run, when nothing is on its way.
     pub(super) fn received(&self) -> Result<u64> {
-        match self.args.job.kind() {
-            Kind::Redis2mqtt => self.received_by_the_broker(),
-            Kind::Redis2redis => self.received_by_the_target(),
-            Kind::Redis2pg => self.received_by_postgres(),
-            Kind::Redis2kafka => self.received_by_kafka(),
+        match self.job {
+            Job::Mqtt => self.received_by_the_broker(),
+            Job::Redis => self.received_by_the_target(),
+            Job::Pg => self.received_by_postgres(),
+            Job::Kafka => self.received_by_kafka(),
         }
     }
 
@@ -112,11 +111,11 @@ impl Bench<'_> {
     pub(super) fn ensure_received(&self, before: u64) -> Result<()> {
         let (entries, mut received) = (self.load.entries as u64, 0);
         let all = wait_until(Duration::from_secs(10), || {
-            let after = match self.args.job.kind() {
-                Kind::Redis2mqtt => self.broker().and_then(mqtt::messages_received),
-                Kind::Redis2redis => self.received_by_the_target(),
-                Kind::Redis2pg => self.received_by_postgres(),
-                Kind::Redis2kafka => self.received_by_kafka(),
+            let after = match self.job {
+                Job::Mqtt => self.broker().and_then(mqtt::messages_received),
+                Job::Redis => self.received_by_the_target(),
+                Job::Pg => self.received_by_postgres(),
+                Job::Kafka => self.received_by_kafka(),
             };
             received = after.unwrap_or(before).saturating_sub(before);
             received >= entries

@@ -28,7 +28,7 @@ impl Run {
 }
 
 /// Without progress for so long, a run has failed. Longer than a discovery interval.
-const STALLED: Duration = Duration::from_secs(30);
+pub(super) const STALLED: Duration = Duration::from_secs(30);
 
 /// Waits for the bridge to move everything.
 pub(super) fn run(redis: &mut Redis, load: &Load, bridge: &mut Bridge, interrupt: &Interrupt) -> Result<Run> {

@@ -3,8 +3,10 @@
 
 use anyhow::Result;
 
-use crate::bridge::{self, Kind};
+use super::plant;
+use crate::bridge::{self, Kind, uns};
 use crate::kafka::Kafka;
+use crate::paths;
 use crate::services::{Private, Service};
 
 /// One of them.
@@ -35,9 +37,12 @@ impl Act {
         if self.buffered { "kafka+buffer" } else { self.kind.name() }
     }
 
-    /// What it moves entries through, and to.
+    /// What it moves entries from, through, and to.
     pub(super) fn services(self) -> impl Iterator<Item = Service> {
-        self.buffered.then_some(Service::Target).into_iter().chain([self.kind.destination()])
+        [self.kind.source()]
+            .into_iter()
+            .chain(self.buffered.then_some(Service::Target))
+            .chain([self.kind.destination()])
     }
 
     /// The settings that it shows at work.
@@ -47,10 +52,21 @@ impl Act {
             Kind::Redis2redis => "deploy/examples/redis2redis.env.conf",
             Kind::Redis2pg => "deploy/examples/redis2pg.env.conf",
             Kind::Redis2kafka => "deploy/examples/redis2kafka.env.conf",
+            Kind::Mqtt2kafka => "deploy/examples/mqtt2kafka",
         }
     }
 
-    /// The consumer group as those settings name it, or as [`Self::variables`] do.
+    /// What it is started with.
+    pub(super) fn arguments(self) -> [String; 3] {
+        let option = match self.kind {
+            Kind::Redis2mqtt | Kind::Redis2redis | Kind::Redis2pg | Kind::Redis2kafka => "--config-file",
+            Kind::Mqtt2kafka => "--conf",
+        };
+        let settings = paths::root().join(self.settings());
+        ["run".to_owned(), option.to_owned(), settings.display().to_string()]
+    }
+
+    /// The consumer group, or the session, as those settings name it, or as [`Self::variables`] do.
     pub(super) fn group(self) -> &'static str {
         match self.kind {
             Kind::Redis2mqtt => "mqtt-group",
@@ -58,13 +74,14 @@ impl Act {
             Kind::Redis2pg => "redis-pg-sync",
             Kind::Redis2kafka if self.buffered => "redis-kafka-buffered",
             Kind::Redis2kafka => "redis-kafka-sync",
+            Kind::Mqtt2kafka => "mqtt2kafka",
         }
     }
 
     /// Replicas of one bridge share its streams; one bridge is enough to show it.
     pub(super) fn replicas(self) -> usize {
         match self.kind {
-            Kind::Redis2mqtt | Kind::Redis2pg | Kind::Redis2kafka => 1,
+            Kind::Redis2mqtt | Kind::Redis2pg | Kind::Redis2kafka | Kind::Mqtt2kafka => 1,
             Kind::Redis2redis => 2,
         }
     }
@@ -79,6 +96,10 @@ impl Act {
             // All bridges read the same streams here, and a group that is made later still wants their first entries.
             variables.push(("STREAM_CLEANUP".to_owned(), "ack".to_owned()));
         }
+        if self.kind == Kind::Mqtt2kafka {
+            variables.push(uns("mqtt__topics", plant::FILTERS));
+            variables.push(uns("mqtt__ignored_attributes", plant::IGNORED));
+        }
         if self.buffered {
             variables.push(("STREAM_CONSUMER_GROUP".to_owned(), self.group().to_owned()));
             variables.extend(bridge::at("TARGET_REDIS", servers.port(Service::Target, "plain")?));
@@ -89,8 +110,12 @@ impl Act {
 
     /// Makes the topics: this broker makes none by itself.
     pub(super) fn topics(self, kafka: Kafka) -> Result<Vec<String>> {
-        let topics = TOPIC_MAP.map(|(_, topic)| topic).into_iter().chain([OTHER_TOPIC]);
-        let topics: Vec<String> = topics.map(|topic| self.topic(topic)).collect();
+        let topics: Vec<String> = if self.kind == Kind::Mqtt2kafka {
+            plant::topics().map(|topic| topic.replace('/', "_")).collect()
+        } else {
+            let topics = TOPIC_MAP.map(|(_, topic)| topic).into_iter().chain([OTHER_TOPIC]);
+            topics.map(|topic| self.topic(topic)).collect()
+        };
         for topic in &topics {
             kafka.create(topic, PARTITIONS)?;
         }

@@ -11,6 +11,7 @@ use anyhow::{Result, bail};
 
 use super::Event;
 use crate::redis::{Redis, Reply};
+use crate::services::Service;
 
 /// Database, key, and what is measured.
 const DEVICES: [(u16, &str, &str); 6] = [
@@ -93,7 +94,8 @@ fn write(mut redis: Redis, events: &Sender<Event>, stop: &AtomicBool) -> Result<
             bail!("XADD answers with an ID")
         };
         // Nobody listens any more: the demo is over.
-        if events.send(Event::Wrote { stream: names[device].to_owned(), id }).is_err() {
+        if events.send(Event::Wrote { source: Service::Redis, stream: names[device].to_owned(), id }).is_err()
+        {
             break;
         }
         if turn % BETWEEN_CHANGES == 0 {
@@ -114,7 +116,7 @@ fn change(redis: &mut Redis, turn: usize) -> Result<()> {
 }
 
 /// Something that looks measured: a slow wave around each device's own level.
-fn reading(device: usize, turn: usize) -> String {
+pub(super) fn reading(device: usize, turn: usize) -> String {
     let level = 20.0 + device as f64 * 3.0;
     format!("{:.1}", level + 2.0 * (turn as f64 / 40.0).sin())
 }

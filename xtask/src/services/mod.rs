@@ -52,6 +52,8 @@ pub(crate) struct Place {
     /// Certificates, see [`tls`].
     tls: PathBuf,
     ports: Ports,
+    /// Of a broker, see [`mosquitto::WINDOW`].
+    window: u32,
 }
 
 /// A service's ports by name ("plain", "tls").
@@ -123,6 +125,7 @@ impl Service {
 /// A set of servers whose data and state lie in one directory.
 pub(crate) struct Fleet {
     dir: PathBuf,
+    window: u32,
 }
 
 /// A fleet of one command's own: its servers end with the value.
@@ -131,12 +134,17 @@ pub(crate) struct Private(Fleet);
 impl Fleet {
     /// The servers of the tests: they stay up between runs.
     pub(crate) fn shared() -> Self {
-        Self { dir: paths::data("services") }
+        Self { dir: paths::data("services"), window: mosquitto::WINDOW }
     }
 
     /// Fresh servers with their data in `dir`; what an earlier, killed command left running there is ended first.
     pub(crate) fn private(dir: &Path, services: &[Service]) -> Result<Private> {
-        let fleet = Private(Self { dir: dir.to_path_buf() });
+        Self::private_with_window(dir, services, mosquitto::WINDOW)
+    }
+
+    /// The same with a broker of this window; 0: without a limit.
+    pub(crate) fn private_with_window(dir: &Path, services: &[Service], window: u32) -> Result<Private> {
+        let fleet = Private(Self { dir: dir.to_path_buf(), window });
         fleet.0.down(&Service::ALL)?;
         fleet.0.up(services)?;
         Ok(fleet)
@@ -220,7 +228,7 @@ impl Fleet {
     }
 
     fn place(&self, service: Service, ports: Ports) -> Place {
-        Place { dir: self.dir.join(service.name()), tls: self.tls(), ports }
+        Place { dir: self.dir.join(service.name()), tls: self.tls(), ports, window: self.window }
     }
 
     fn tls(&self) -> PathBuf {
@@ -248,6 +256,11 @@ impl Private {
     /// A port of a service that runs.
     pub(crate) fn port(&self, service: Service, name: &str) -> Result<u16> {
         self.0.port(service, name)
+    }
+
+    /// What the broker says.
+    pub(crate) fn broker_log(&self) -> PathBuf {
+        self.0.dir.join(Service::Mosquitto.name()).join(mosquitto::LOG)
     }
 }
 

@@ -1,7 +1,7 @@
 //! One Mosquitto that keeps nothing on disk, with four listeners: open, with a user and an ACL, TLS that asks for a
 //! client certificate, and websockets. (Mosquitto 2.0.11 ignores a websockets listener's address and listens on all
-//! interfaces; there is nothing to be had there but what the tests write.) Queues without limit and a window of 1000,
-//! as the bridges' users are told.
+//! interfaces; there is nothing to be had there but what the tests write.) Queues without limit and, where nobody asks for
+//! another, a window of 1000, as the bridges' users are told.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -20,6 +20,10 @@ pub(super) const TOOLS: &[Tool] = &[
     Tool { program: "mosquitto_sub", package: "mosquitto-clients" },
 ];
 pub(super) const PORTS: &[&str] = &["plain", "auth", "tls", "ws"];
+/// Messages on their way to a client, max_inflight_messages.
+pub(super) const WINDOW: u32 = 1000;
+/// In its directory.
+pub(super) const LOG: &str = "mosquitto.log";
 const USER: &str = "tester";
 const PASSWORD: &str = "tester-secret";
 /// The user may publish here and nowhere else, and read everything.
@@ -37,7 +41,7 @@ pub(super) fn start(place: &Place) -> Result<Child> {
     }
     let file = place.dir.join("mosquitto.conf");
     fs::write(&file, config(place)).with_context(|| format!("write {}", file.display()))?;
-    let log = place.dir.join("mosquitto.log");
+    let log = place.dir.join(LOG);
     let child = process::spawn(Command::new(install::path_of("mosquitto")?).arg("-c").arg(&file), &log)?;
     // It says so once every listener is bound.
     await_ready(child, &log, |_| {
@@ -62,7 +66,7 @@ fn config(place: &Place) -> String {
         "user root
 per_listener_settings true
 persistence false
-max_inflight_messages 1000
+max_inflight_messages {window}
 max_queued_messages 0
 sys_interval 1
 log_dest stderr
@@ -90,6 +94,7 @@ listener {ws} 127.0.0.1
 protocol websockets
 allow_anonymous true
 ",
+        window = place.window,
         dir = place.dir.display(),
         plain = place.port("plain"),
         auth = place.port("auth"),

@@ -37,7 +37,9 @@ fn vectors() -> Vec<Vector> {
 }
 
 /// What the vectors have otherwise than the bridge: bytes in a form of their own, signed numbers without their sign, and
-/// the strings of an array, which their sender wrote in hexadecimal and which are read as they stand.
+/// the strings of an array. These stand in a payload as they are, with a NUL behind each (specification 3.0, 6.4.17, and
+/// `arrays_are_lists` in `array.rs`). The sender of payload_5 wrote each in hexadecimal digits, which is nowhere asked for: the
+/// bridge gives the digits, and the vectors the text that they are of.
 fn corrected(mut decoded: Value) -> Value {
     for metric in decoded["metrics"].as_array_mut().expect("is a list") {
         let signed = |bits: u32| (1_i128 << (bits - 1), 1_i128 << bits);

@@ -22,7 +22,7 @@ fn check(setup: &Setup, arguments: &[&str]) -> (Option<i32>, String) {
     (status.code(), text(stdout))
 }
 
-/// A broker that grants the first filter and refuses the second: Mosquitto grants every one, whatever its ACL says.
+/// A broker that grants the first filter and refuses the second: Mosquitto 2.0 grants every one, whatever its ACL says.
 fn refuses_the_second() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -80,7 +80,7 @@ impl Answer {
                 if text.starts_with("READONLY") {
                     trouble = Some(Trouble::ReadOnly(text.clone()));
                 }
-                Fate::Busy(format!("the buffer says: {text}"))
+                Fate::Shut(text)
             }
             Fault::NoGroup(text)
             | Fault::Taken(text)
@@ -140,10 +140,10 @@ mod tests {
 
     #[test]
     fn fates() {
-        use Fate::{Busy, Delivered, Held, Unfit, Unknown};
+        use Fate::{Busy, Delivered, Held, Shut, Unfit, Unknown};
         let check =
             |reply, expected: &[Fate]| assert_eq!(Answer::read(reply, expected.len()).fates, expected);
-        let oom = || Busy("the buffer says: OOM x".into());
+        let oom = || Shut("OOM x".into());
         let waits =
             || Busy("the buffer has another message under its key, which Kafka does not have yet".into());
         let conflict = || {

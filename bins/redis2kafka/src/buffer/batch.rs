@@ -115,7 +115,7 @@ impl Sent {
                     settling.refused.push((id, Some(digest), because(reason)));
                     why = Some(reason.clone());
                 }
-                Fate::Held(_) | Fate::Busy(_) | Fate::Unknown => {
+                Fate::Held(_) | Fate::Busy(_) | Fate::Shut(_) | Fate::Unknown => {
                     // What says more counts: those behind the one that came back are unknown.
                     if matches!(back, None | Some(Fate::Unknown)) {
                         back = Some(fate.clone());

@@ -20,6 +20,7 @@ use tokio::time::sleep;
 use super::answer::{number, text};
 use super::keys::{MessageKey, QUEUES, Queue, id_of, member};
 use super::script::{AGREE, DIRECT, HEADS, LOOK, RESTORE, SEEK, SETTLE, Script};
+use super::server::{self, Memory};
 use super::stored::Digest;
 use crate::settings::BufferSettings;
 
@@ -212,6 +213,12 @@ impl Books {
                 None => return Ok(seen),
             }
         }
+    }
+
+    /// How it stands with the server's memory. Asked once: not whoever may not ask is told, but whoever may not store.
+    pub(super) async fn memory(&self) -> Option<Memory> {
+        let client = self.0.client.get()?;
+        Some(server::memory(client, self.0.settings.redis.db).await)
     }
 
     /// One page of the keys that match, and where the next one begins.

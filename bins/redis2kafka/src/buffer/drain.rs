@@ -31,6 +31,7 @@ use self::queue::{Mine, State};
 use super::batch::{Landed, Part, Portion, send};
 use super::books::{Books, Read, Seen, Standing};
 use super::held::Held;
+use super::intake::Intake;
 use super::keys::Queue;
 use super::numbers::{Losses, Numbers};
 use super::turns::Turns;
@@ -55,6 +56,7 @@ pub(crate) struct Drain {
     kafka: Kafka,
     up: watch::Receiver<bool>,
     wake: Wake,
+    intake: Intake,
     interval: Duration,
     retry: RetrySettings,
     health: Health,
@@ -87,7 +89,7 @@ impl Drain {
         books: Books,
         kafka: Kafka,
         up: watch::Receiver<bool>,
-        wake: Wake,
+        (wake, intake): (Wake, Intake),
         (interval, retry): (Duration, RetrySettings),
         health: Health,
         numbers: Numbers,
@@ -97,6 +99,7 @@ impl Drain {
             kafka,
             up,
             wake,
+            intake,
             interval,
             retry,
             held: Held::new(health.clone()),
@@ -188,6 +191,7 @@ impl Drain {
                 }
             }
             () = until(next_look), if !self.ending => self.look(),
+            () = self.intake.refused(), if !self.ending => self.look_at_once(),
             () = until(to_tell) => self.losses.tell(),
             Ok(()) = self.up.changed() => {}
         }

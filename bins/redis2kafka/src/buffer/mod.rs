@@ -17,6 +17,7 @@ mod books;
 pub(crate) mod direct;
 mod drain;
 mod held;
+mod intake;
 mod keys;
 mod news;
 mod numbers;
@@ -32,6 +33,7 @@ mod wake;
 
 use std::time::Duration;
 
+use kafka_producer::Kafka;
 use sync_core::redis::connection::{Connector, ConnectorError};
 use sync_core::run::{Databases, Keeper};
 use sync_core::settings::RetrySettings;
@@ -49,9 +51,9 @@ pub(crate) use self::wake::Wake;
 
 use self::books::Books;
 use self::drain::Drain;
+use self::intake::Intake;
 use self::numbers::Numbers;
 use self::rebuild::Rebuilding;
-use crate::kafka::Kafka;
 use crate::settings::BufferSettings;
 
 /// What is under way of a shard that another replica is to send may take so long; after that it may arrive twice.
@@ -77,7 +79,7 @@ impl Sender {
         settings: &BufferSettings,
         retry: RetrySettings,
         kafka: Kafka,
-        wake: Wake,
+        (wake, intake): (Wake, Intake),
         health: &Health,
         metrics: &Metrics,
     ) -> Result<Self, ConnectorError> {
@@ -88,7 +90,7 @@ impl Sender {
             books.clone(),
             kafka.clone(),
             is_up,
-            wake.clone(),
+            (wake.clone(), intake),
             (settings.sync_interval, retry),
             health.clone(),
             Numbers::new(metrics),

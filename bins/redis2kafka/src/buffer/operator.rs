@@ -17,6 +17,7 @@ use super::answer::{number, text};
 use super::books::page;
 use super::keys::{MessageKey, QUEUES, Queue, REFUSED, UNSYNCED, UNSYNCED_KEYS, id_of};
 use super::script::{LOOK, RESEND};
+use super::server::{self, Unsafe};
 use crate::settings::BufferSettings;
 
 /// What to do with the buffer.
@@ -84,12 +85,20 @@ impl Buffer {
     async fn connect(settings: &BufferSettings) -> Result<Self, CommandError> {
         let connector = Connector::to_target(settings.redis.clone())?;
         let (address, db) = (connector.address(), settings.redis.db);
-        match connector.connection(db).await {
-            Ok(connection) => Ok(Self { connection, address, db }),
-            Err(fault) => {
-                Err(CommandError::Destination(format!("cannot reach the buffer Redis at {address}: {fault}")))
+        let unreachable =
+            |fault| CommandError::Destination(format!("cannot reach the buffer Redis at {address}: {fault}"));
+        let mut connection = connector.connection(db).await.map_err(unreachable)?;
+        let examined = connection.run(async |client| Ok(server::examine(&client).await)).await;
+        match examined.map_err(unreachable)? {
+            Ok(_) => {}
+            Err(reason @ Unsafe::Cluster) => {
+                let reason = format!("the buffer Redis at {address} cannot be used: {reason}");
+                return Err(CommandError::Destination(reason));
             }
+            // What waits there can still be looked at.
+            Err(reason) => tracing::warn!("the buffer Redis at {address}: {reason}"),
         }
+        Ok(Self { connection, address, db })
     }
 
     async fn status(&mut self, json: bool, out: &mut impl Write) -> Result<Ended, CommandError> {
@@ -144,13 +153,14 @@ impl Buffer {
     ) -> Result<Ended, CommandError> {
         let mut left = limit;
         for queue in self.queues(topic).await? {
-            if left == 0 {
-                break;
-            }
+            // One more than are shown.
             let key = format!("{UNSYNCED}{queue}");
-            let words = vec![key.into(), 0.into(), i64::try_from(left - 1).unwrap_or(i64::MAX).into()];
+            let words = vec![key.into(), 0.into(), i64::try_from(left).unwrap_or(i64::MAX).into()];
             for member in self.ask("ZRANGE", words).await?.into_array() {
                 let Some(id) = text(member).and_then(|member| id_of(&member)) else { continue };
+                if left == 0 {
+                    return Ok(more_than(limit));
+                }
                 let key = MessageKey { queue: queue.clone(), id };
                 match json {
                     true => writeln!(out, "{}", serde_json::json!({ "key": key.to_string() }))?,
@@ -171,12 +181,15 @@ impl Buffer {
     ) -> Result<Ended, CommandError> {
         let mut left = limit;
         let mut cursor = Some(Value::from("0"));
-        while let Some(from) = cursor.take().filter(|_| left > 0) {
+        while let Some(from) = cursor.take() {
             let (next, words) = self.page("HSCAN", REFUSED, from).await?;
             for pair in words.chunks_exact(2) {
                 let of_topic = |key: &MessageKey| topic.is_none_or(|topic| key.queue.topic() == topic);
-                if left == 0 || !MessageKey::parse(&pair[0]).is_some_and(|key| of_topic(&key)) {
+                if !MessageKey::parse(&pair[0]).is_some_and(|key| of_topic(&key)) {
                     continue;
+                }
+                if left == 0 {
+                    return Ok(more_than(limit));
                 }
                 let mut why: serde_json::Value = serde_json::from_str(&pair[1]).unwrap_or_default();
                 match json {
@@ -278,6 +291,12 @@ impl Buffer {
     fn said(&self, fault: &Fault) -> CommandError {
         CommandError::Destination(format!("the buffer Redis at {} says: {fault}", self.address))
     }
+}
+
+/// Beside the list, which a program may read.
+fn more_than(limit: usize) -> Ended {
+    tracing::warn!("there are more than these {limit}: see --limit");
+    Ended::Well
 }
 
 /// Milliseconds since 1970 as people write it.

@@ -16,8 +16,22 @@ pub(super) enum Durability {
     InMemory,
 }
 
+/// Why it is none to keep messages in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unsafe {
+    /// Nothing can be there.
+    #[error("it is a Cluster, and what the buffer holds must change together")]
+    Cluster,
+    /// By this policy.
+    #[error(
+        "its maxmemory-policy is {0}, which throws away messages that Kafka does not have. Set noeviction, or volatile-ttl: \
+         then what Kafka has goes first"
+    )]
+    ThrowsAway(String),
+}
+
 /// Looks at what the server tells; else why it is none to keep messages in. What it does not tell is taken for good.
-pub(super) async fn examine(client: &Client) -> Result<Durability, String> {
+pub(super) async fn examine(client: &Client) -> Result<Durability, Unsafe> {
     let mut info = String::new();
     for kind in [InfoKind::Server, InfoKind::Memory, InfoKind::Persistence] {
         info += &client.info::<String>(Some(kind)).await.unwrap_or_default();
@@ -30,22 +44,72 @@ pub(super) async fn examine(client: &Client) -> Result<Durability, String> {
     judge(&info, save.as_deref())
 }
 
-fn judge(info: &str, save: Option<&str>) -> Result<Durability, String> {
-    let of =
-        |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+fn judge(info: &str, save: Option<&str>) -> Result<Durability, Unsafe> {
+    let of = |name: &str| told(info, name);
     if of("redis_mode") == Some("cluster") || of("server_mode") == Some("cluster") {
-        return Err("it is a Cluster, and what the buffer holds must change together".into());
+        return Err(Unsafe::Cluster);
     }
-    if let Some(policy) = of("maxmemory_policy").filter(|policy| policy.starts_with("allkeys-")) {
-        return Err(format!(
-            "its maxmemory-policy is {policy}, which throws away messages that Kafka does not have. Set noeviction, or \
-             volatile-ttl: then what Kafka has goes first"
-        ));
+    if let Some(reason) = throws_away(of("maxmemory_policy")) {
+        return Err(reason);
     }
     match (of("aof_enabled"), save) {
         (Some("0"), Some("")) => Ok(Durability::InMemory),
         (Some("0"), Some(_)) => Ok(Durability::Snapshots),
         _ => Ok(Durability::OnDisk),
+    }
+}
+
+fn told<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+fn throws_away(policy: Option<&str>) -> Option<Unsafe> {
+    policy.filter(|policy| policy.starts_with("allkeys-")).map(|policy| Unsafe::ThrowsAway(policy.to_owned()))
+}
+
+/// How it stands with the server's memory, as far as it tells.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Bytes that count.
+    pub(super) used: Option<u64>,
+    /// Bytes that may be used; 0 is all that there are.
+    pub(super) most: Option<u64>,
+    /// Why messages may be thrown away.
+    pub(super) throws_away: Option<Unsafe>,
+    /// It makes room itself.
+    pub(super) evicts: bool,
+    /// How many keys the database has, and how many of them are to expire.
+    pub(super) keys: Option<(u64, u64)>,
+}
+
+/// Asks once.
+pub(super) async fn memory(client: &Client, db: u16) -> Memory {
+    let mut info = String::new();
+    for kind in [InfoKind::Memory, InfoKind::Keyspace] {
+        info += &client.info::<String>(Some(kind)).await.unwrap_or_default();
+    }
+    Memory::read(&info, db)
+}
+
+impl Memory {
+    pub(super) fn read(info: &str, db: u16) -> Self {
+        let number = |name: &str| told(info, name).and_then(|text| text.parse::<u64>().ok());
+        let policy = told(info, "maxmemory_policy");
+        let keys = told(info, &format!("db{db}")).and_then(|keyspace| {
+            let of = |name: &str| {
+                let mut parts = keyspace.split(',').filter_map(|part| part.split_once('='));
+                parts.find(|(key, _)| *key == name)?.1.parse::<u64>().ok()
+            };
+            Some((of("keys")?, of("expires")?))
+        });
+        Self {
+            used: number("used_memory")
+                .map(|used| used.saturating_sub(number("mem_not_counted_for_evict").unwrap_or_default())),
+            most: number("maxmemory"),
+            throws_away: throws_away(policy),
+            evicts: policy.is_some_and(|policy| policy != "noeviction"),
+            keys,
+        }
     }
 }
 

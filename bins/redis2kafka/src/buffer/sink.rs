@@ -20,8 +20,10 @@ use sync_core::redis::connection::{Connection, Connector, ConnectorError};
 use sync_core::redis::flights::{Flight, Flights};
 use sync_core::redis::link::{Link, Live, takes_writes};
 use sync_core::redis::runs::runs_of;
+use sync_core::telemetry::health::Health;
 
 use super::answer::{Answer, Trouble};
+use super::intake::Intake;
 use super::keys::{Kind, Queue, member};
 use super::script::STORE;
 use super::server;
@@ -44,6 +46,7 @@ pub(crate) struct BufferSink {
     /// What was sent last, with its digest.
     flights: Flights<(EntryId, Digest)>,
     wake: Wake,
+    intake: Intake,
     link: Link,
 }
 
@@ -57,15 +60,18 @@ struct Sent {
 }
 
 impl BufferSink {
-    /// Reads TLS files; connects to nothing.
+    /// Reads TLS files; connects to nothing. Where `health` is told how the buffer stands, whoever sends looks at it.
     pub(crate) fn new(
         settings: &Settings,
         buffer: &BufferSettings,
         kafka: Kafka,
         wake: Wake,
+        health: Option<Health>,
     ) -> Result<Self, ConnectorError> {
+        let connector = Connector::to_target(buffer.redis.clone())?;
         Ok(Self {
-            connector: Connector::to_target(buffer.redis.clone())?,
+            intake: Intake::new(&connector.address(), buffer, health),
+            connector,
             settings: buffer.clone(),
             shape: Arc::new(Shape::new(settings)),
             longest: settings.kafka.client.max_request_size().min(LONGEST),
@@ -74,6 +80,11 @@ impl BufferSink {
             wake,
             link: Link::default(),
         })
+    }
+
+    /// What it tells of the buffer as a whole.
+    pub(crate) fn intake(&self) -> Intake {
+        self.intake.clone()
     }
 
     /// Before the first connection that is to last: a server that would throw messages away is not tried again and again.
@@ -106,7 +117,7 @@ impl BufferSink {
         let examined = connection.run(async |client| Ok(server::examine(&client).await)).await;
         match examined.map_err(unreachable)? {
             Ok(_) => Ok(connection),
-            Err(reason) => Err(Unreachable { reason, needs_human: true }),
+            Err(reason) => Err(Unreachable { reason: reason.to_string(), needs_human: true }),
         }
     }
 }
@@ -181,7 +192,7 @@ impl Sink for BufferSink {
                 _flight: flight,
             });
         }
-        settle(sent, live, self.wake.clone(), fates).boxed()
+        settle(sent, live, self.wake.clone(), self.intake.clone(), fates).boxed()
     }
 
     async fn disconnect(&self) {
@@ -221,7 +232,13 @@ impl BufferSink {
 }
 
 /// The fates of a group, once every call has its answer or the connection is gone.
-async fn settle(mut sent: Vec<Sent>, mut live: Live, wake: Wake, mut fates: Vec<Fate>) -> Vec<Fate> {
+async fn settle(
+    mut sent: Vec<Sent>,
+    mut live: Live,
+    wake: Wake,
+    intake: Intake,
+    mut fates: Vec<Fate>,
+) -> Vec<Fate> {
     let all_answered = async {
         for sent in &mut sent {
             sent.call.answered().await;
@@ -247,6 +264,10 @@ async fn settle(mut sent: Vec<Sent>, mut live: Live, wake: Wake, mut fates: Vec<
         }
         if stored {
             wake.stored(&queue);
+            intake.takes();
+        }
+        if let Some(Fate::Shut(reason)) = answer.fates.iter().find(|fate| matches!(fate, Fate::Shut(_))) {
+            intake.refuses(reason);
         }
         for (&at, fate) in records.iter().zip(answer.fates) {
             fates[at] = fate;

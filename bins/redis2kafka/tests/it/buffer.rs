@@ -38,23 +38,23 @@ pub(crate) fn wait_synced(buffer: &Redis, bridge: &Bridge) {
 }
 
 /// A source, a buffer, a topic of the shared broker, and a bridge.
-struct Scene {
-    source: Redis,
-    buffer: Redis,
-    brokers: Brokers,
-    topic: String,
-    setup: Setup,
-    bridge: Bridge,
+pub(crate) struct Scene {
+    pub(crate) source: Redis,
+    pub(crate) buffer: Redis,
+    pub(crate) brokers: Brokers,
+    pub(crate) topic: String,
+    pub(crate) setup: Setup,
+    pub(crate) bridge: Bridge,
 }
 
 impl Scene {
-    fn begin(set: impl FnOnce(Setup) -> Setup) -> Self {
+    pub(crate) fn begin(set: impl FnOnce(Setup) -> Setup) -> Self {
         let brokers = Brokers::shared();
         let topic = brokers.topic(1);
         Self::between(Redis::start(), Redis::durable(), brokers, topic, set)
     }
 
-    fn between(
+    pub(crate) fn between(
         source: Redis,
         buffer: Redis,
         brokers: Brokers,
@@ -66,7 +66,7 @@ impl Scene {
         Self { source, buffer, brokers, topic, setup, bridge }
     }
 
-    fn add(&self, key: &str, id: &str, value: &str) {
+    pub(crate) fn add(&self, key: &str, id: &str, value: &str) {
         self.source.ask(0, &["XADD", key, id, "n", value]);
     }
 
@@ -78,11 +78,11 @@ impl Scene {
         self.buffer.ask(0, words).text()
     }
 
-    fn wait_synced(&self) {
+    pub(crate) fn wait_synced(&self) {
         wait_synced(&self.buffer, &self.bridge);
     }
 
-    fn end(mut self, errors: &[&str]) {
+    pub(crate) fn end(mut self, errors: &[&str]) {
         self.bridge.stop();
         self.bridge.check_errors(errors);
     }
@@ -319,56 +319,6 @@ fn what_is_in_no_queue_is_found_at_start_and_sent_in_order() {
     scene.wait_synced();
     assert_eq!(scene.buffer.ask(0, &["EXISTS", "rebuild_queues"]), Reply::Number(0));
     scene.end(&[]);
-}
-
-#[test]
-fn a_full_buffer_holds_the_source_back_and_nothing_is_lost() {
-    let mut kafka = Kafka::start();
-    let brokers = kafka.brokers();
-    let topic = brokers.topic(1);
-    kafka.stop();
-    let buffer =
-        Redis::with(&["--appendonly", "yes", "--maxmemory", "4mb", "--maxmemory-policy", "noeviction"]);
-    let scene = Scene::between(Redis::start(), buffer, brokers, topic, |setup| {
-        setup.set("TARGET_REDIS_TIME_TO_LIVE", "1").set("TARGET_REDIS_SYNC_TTL", "1")
-    });
-    let streams = writer::targets(5);
-    let ledger = writer::write(&scene.source, &streams, 20_000);
-    scene.bridge.wait_line("OOM");
-    let (before, pending) = (unsynced(&scene.buffer), scene.source.pending(0, "device:0", GROUP));
-    assert!(before > 100 && before < 20_000 && pending > 0, "{before} {pending}");
-    kafka.up();
-    wait_all_settled(&scene.source, &scene.bridge, &streams);
-    scene.wait_synced();
-    ledger.tally(&scene.brokers.arrivals(&scene.topic)).check(0);
-    assert!(streams.iter().all(|stream| scene.source.letters(stream.db, &stream.key).is_empty()));
-    scene.end(&[]);
-}
-
-#[test]
-fn a_buffer_that_would_lose_messages_is_refused() {
-    let source = Redis::start();
-    let brokers = Brokers::shared();
-    let start = |options: &[&str]| {
-        let buffer = Redis::with(options);
-        let mut bridge = buffered(setup(&source, &brokers, "none"), &buffer).start();
-        let (code, took) = bridge.wait_exit();
-        assert!(took < Duration::from_secs(5), "{took:?}");
-        assert_eq!(code, Some(1), "{:?}", bridge.lines());
-        bridge
-    };
-    let bridge = start(&["--maxmemory-policy", "allkeys-lru"]);
-    assert_eq!(bridge.lines_with("its maxmemory-policy is allkeys-lru").len(), 1);
-    let bridge = start(&["--cluster-enabled", "yes"]);
-    assert_eq!(bridge.lines_with("it is a Cluster").len(), 1);
-    let mut bridge =
-        setup(&source, &brokers, "none").set("TARGET_REDIS_URL", "redis-cluster://127.0.0.1:1").start();
-    assert_eq!(bridge.wait_exit().0, Some(78));
-    assert_eq!(bridge.lines_with("must not be a Cluster").len(), 1);
-    let memory = Redis::start();
-    let mut bridge = buffered(setup(&source, &brokers, "none"), &memory).start();
-    bridge.wait_line("neither an append-only file nor snapshots");
-    bridge.stop();
 }
 
 #[test]

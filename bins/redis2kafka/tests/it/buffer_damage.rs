@@ -145,3 +145,27 @@ fn a_sync_that_cannot_look_says_so() {
     assert_eq!(command.wait_exit().0, Some(1));
     assert!(!command.lines_with("cannot look for what waits there").is_empty(), "{:?}", command.lines());
 }
+
+#[test]
+fn a_list_that_is_not_whole_says_so() {
+    let mut scene = Scene::begin();
+    scene.bridge.stop();
+    let refused: Vec<_> = (1..=3).map(|number| scene.key("c", &format!("{number}-0"))).collect();
+    for key in &refused {
+        scene.buffer.ask(0, &["HSET", "refused", key, r#"{"reason":"x","at":1}"#]);
+    }
+    let list = |arguments: &[&str]| {
+        let setup = arguments
+            .iter()
+            .fold(scene.setup.clone().arg("buffer").arg("list"), |setup, argument| setup.arg(argument));
+        let mut command = setup.start();
+        assert_eq!(command.wait_exit().0, Some(0));
+        (command.stdout().lines().count(), command.lines_with("there are more than these").len())
+    };
+    assert_eq!(list(&[]), (6, 0));
+    assert_eq!(list(&["--limit", "6"]), (6, 0));
+    assert_eq!(list(&["--limit", "5"]), (5, 1));
+    assert_eq!(list(&["--limit", "3"]), (3, 1));
+    assert_eq!(list(&["--refused", "--limit", "3"]), (3, 0));
+    assert_eq!(list(&["--refused", "--limit", "2"]), (2, 1));
+}

@@ -14,6 +14,7 @@
 mod buffer;
 mod buffer_crash;
 mod buffer_damage;
+mod buffer_room;
 mod cleanup;
 mod crash;
 mod first_batch;

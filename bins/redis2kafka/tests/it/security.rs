@@ -3,8 +3,9 @@
 use test_kit::bridge::Setup;
 use test_kit::kafka::Brokers;
 use test_kit::redis::Redis;
-use test_kit::{certificate, shared};
+use test_kit::{certificate, shared, wait_until};
 
+use crate::buffer::buffered;
 use crate::harness::{ids, setup};
 
 fn arrives(address: &str, set: impl FnOnce(Setup) -> Setup) {
@@ -85,19 +86,49 @@ fn a_wrong_password_and_a_certificate_that_is_not_trusted_are_told() {
 }
 
 #[test]
-fn a_user_without_rights_is_held_and_reported_and_nothing_is_a_dead_letter() {
+fn a_user_without_rights_is_held_and_told_once_and_nothing_is_a_dead_letter() {
     let (source, brokers) = (Redis::start(), Brokers::shared());
     let topic = brokers.topic(1);
     let setup = sasl(setup(&source, &brokers, &topic), "PLAIN")
         .set("KAFKA_BOOTSTRAP_SERVERS", shared("TEST_KAFKA_SASL_PLAINTEXT_ADDR"))
         .set("KAFKA_SECURITY_PROTOCOL", "SASL_PLAINTEXT");
-    let mut bridge = setup.clone().set("KAFKA_SASL_USERNAME", shared("TEST_KAFKA_STRANGER")).start();
+    let mut bridge = setup
+        .clone()
+        .set("KAFKA_SASL_USERNAME", shared("TEST_KAFKA_STRANGER"))
+        .set("KAFKA_BACKOFF_BASE", "0.1")
+        .set("KAFKA_BACKOFF_MAX", "0.5")
+        .set("LOG_LEVEL", "DEBUG")
+        .start();
     source.ask(0, &["XADD", "s", "1-0", "n", "1"]);
-    bridge.wait_line("not permitted to write to topic");
+    bridge.wait_line("the user may not write to any topic");
+    let tries = || bridge.lines_with("the user may not write to any topic").len();
+    wait_until("it is tried again", || bridge.lines(), || tries() > 4);
     bridge.stop();
-    bridge.check_errors(&["not permitted to write to topic"]);
+    let told: Vec<_> =
+        bridge.lines().into_iter().filter(|line| line.text.starts_with("Kafka brokers at")).collect();
+    let told_as = |level: &str| told.iter().filter(|line| line.level == level).count();
+    assert_eq!(["ERROR", "WARN"].map(told_as), [1, 0], "{told:?}");
+    assert!(told.iter().all(|line| !line.text.contains("is back")), "{told:?}");
+    bridge.check_errors(&["not permitted to write to topic", "the user may not write to any topic"]);
     assert!(source.letters(0, "s").is_empty());
     let bridge = setup.start();
     assert_eq!(ids(&brokers.wait_records(&topic, 1), "s"), ["1-0"]);
     drop(bridge);
+}
+
+#[test]
+fn a_sync_without_rights_says_so() {
+    let (source, buffer, brokers) = (Redis::start(), Redis::durable(), Brokers::shared());
+    let topic = brokers.topic(1);
+    let setup = sasl(buffered(setup(&source, &brokers, &topic), &buffer), "PLAIN")
+        .set("KAFKA_BOOTSTRAP_SERVERS", shared("TEST_KAFKA_SASL_PLAINTEXT_ADDR"))
+        .set("KAFKA_SECURITY_PROTOCOL", "SASL_PLAINTEXT")
+        .set("KAFKA_SASL_USERNAME", shared("TEST_KAFKA_STRANGER"));
+    let mut send = setup.clone().arg("send").arg(&topic).arg("--device").arg("d").arg("1").start();
+    assert_eq!(send.wait_exit().0, Some(0), "{:?}", send.lines());
+    let mut sync = setup.arg("sync").start();
+    assert_eq!(sync.wait_exit().0, Some(1));
+    let lines = sync.lines();
+    let last = &lines.last().expect("it says something").text;
+    assert!(last.contains("not permitted") || last.contains("may not write"), "{lines:?}");
 }

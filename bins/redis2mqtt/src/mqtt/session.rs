@@ -409,7 +409,7 @@ impl Session {
 
     /// Later records of the stream that are not yet on the wire are not published: the lane gives them again.
     fn bar_if_undelivered(&mut self, sent: Sent, fate: &Fate) {
-        if !matches!(fate, Fate::Held(_) | Fate::Busy(_) | Fate::Unknown) {
+        if !matches!(fate, Fate::Held(_) | Fate::Busy(_) | Fate::Shut(_) | Fate::Unknown) {
             return;
         }
         let Some(record) = self.record(sent) else { return };

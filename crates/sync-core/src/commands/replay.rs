@@ -162,7 +162,7 @@ async fn deliver_stream<S: Sink>(
                         writeln!(out, "{}: entry {id} refused again: {}", escape(&spelled), escape(&reason))?;
                     }
                 }
-                Fate::Held(reason) | Fate::Busy(reason) => {
+                Fate::Held(reason) | Fate::Busy(reason) | Fate::Shut(reason) => {
                     tally.stopped.get_or_insert_with(|| format!("entry {id} not taken: {reason}"));
                 }
                 Fate::Unknown => {

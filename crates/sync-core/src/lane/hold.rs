@@ -82,15 +82,27 @@ impl<S: Sink> Lane<S> {
         needs_human: bool,
         retry: RetrySettings,
     ) {
-        let slot = &mut self.streams[record.slot];
-        let spare = slot.spare_backoff.take();
-        let hold =
-            slot.hold.get_or_insert_with(|| Hold { backoff: spare.unwrap_or_else(|| Backoff::new(retry)) });
-        let delay = hold.backoff.next_delay();
-        set_held(slot, true);
         let severity = if needs_human { Severity::Error } else { Severity::Warn };
         self.shared.health.down(&format!("stream {}", record.stream.spelled), reason, severity);
+        self.wait(record, retry).told = true;
+    }
+
+    /// The destination takes nothing at all for now, and tells that itself: the stream waits without a word.
+    pub(super) fn shut_out(&mut self, record: &Record) {
+        if self.streams.is_restarting(record.slot) {
+            return self.give_back(record, Instant::now());
+        }
+        self.wait(record, self.shared.sink_retry);
+    }
+
+    fn wait(&mut self, record: &Record, retry: RetrySettings) -> &mut Hold {
+        let slot = &mut self.streams[record.slot];
+        let backoff = slot.spare_backoff.take().unwrap_or_else(|| Backoff::new(retry));
+        let hold = slot.hold.get_or_insert(Hold { backoff, told: false });
+        let delay = hold.backoff.next_delay();
+        set_held(slot, true);
         self.give_back(record, Instant::now() + delay);
+        self.streams[record.slot].hold.as_mut().expect("it has just been set")
     }
 
     /// The destination takes the stream again, or nothing is left of what it did not take.
@@ -98,10 +110,12 @@ impl<S: Sink> Lane<S> {
         let slot = &mut self.streams[slot];
         if let Some(hold) = slot.hold.take() {
             set_held(slot, false);
-            slot.reported_down = false;
+            let told = std::mem::take(&mut slot.reported_down) || hold.told;
             // The next refusal for the same reason goes on where this one ended.
             slot.spare_backoff = slot.last_refusal.is_some().then_some(hold.backoff);
-            self.shared.health.up(&format!("stream {}", slot.stream.spelled));
+            if told {
+                self.shared.health.up(&format!("stream {}", slot.stream.spelled));
+            }
         }
     }
 

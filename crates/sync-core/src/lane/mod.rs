@@ -286,6 +286,7 @@ impl<S: Sink> Lane<S> {
                 }
                 Fate::Held(reason) => self.hold(record, &reason, true, &mut settled).await,
                 Fate::Busy(reason) => self.hold(record, &reason, false, &mut settled).await,
+                Fate::Shut(_) => self.shut_out(record),
                 Fate::Unknown => self.give_back(record, Instant::now()),
             }
         }

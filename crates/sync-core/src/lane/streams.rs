@@ -39,6 +39,8 @@ enum Phase {
 pub(crate) struct Hold {
     /// Between one attempt and the next.
     pub(crate) backoff: Backoff,
+    /// Health has heard of it.
+    pub(crate) told: bool,
 }
 
 /// One stream of the lane.

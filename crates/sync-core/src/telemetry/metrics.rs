@@ -329,6 +329,11 @@ impl Metrics {
         self.0.without_streams.store(true, Relaxed);
     }
 
+    /// Whether something is read from Redis.
+    pub(crate) fn has_streams(&self) -> bool {
+        !self.0.without_streams.load(Relaxed)
+    }
+
     /// Sums over all streams.
     pub fn totals(&self) -> Totals {
         let mut streams = self.streams();

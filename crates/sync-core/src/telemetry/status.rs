@@ -45,15 +45,22 @@ pub struct Replica {
 struct Page<'a> {
     ready: bool,
     reasons: Vec<String>,
+    /// Of a bridge that reads streams.
+    #[serde(flatten)]
+    reading: Option<Reading<'a>>,
+    /// Of a bridge that counts by something else than streams: label, its value, name of the number.
+    #[serde(flatten)]
+    labelled: BTreeMap<&'a str, BTreeMap<String, BTreeMap<String, i64>>>,
+}
+
+#[derive(Serialize)]
+struct Reading<'a> {
     /// `shared` or `exclusive`: STREAM_OWNERSHIP.
     ownership: &'a str,
     /// This process's name among the replicas.
     member: Option<&'a str>,
     replicas: &'a [Replica],
     streams: Vec<StreamStatus>,
-    /// Of a bridge that counts by something else than streams: label, its value, name of the number.
-    #[serde(flatten)]
-    labelled: BTreeMap<&'a str, BTreeMap<String, BTreeMap<String, i64>>>,
 }
 
 #[derive(Serialize)]
@@ -117,10 +124,12 @@ impl Status {
         let page = Page {
             ready: reasons.is_empty(),
             reasons,
-            ownership: if inner.shared { "shared" } else { "exclusive" },
-            member: inner.member.as_deref(),
-            replicas: &inner.replicas,
-            streams: inner.streams.iter().map(stream).collect(),
+            reading: metrics.has_streams().then(|| Reading {
+                ownership: if inner.shared { "shared" } else { "exclusive" },
+                member: inner.member.as_deref(),
+                replicas: &inner.replicas,
+                streams: inner.streams.iter().map(stream).collect(),
+            }),
             labelled: metrics.labelled(),
         };
         serde_json::to_string(&page).expect("texts and numbers are JSON")

@@ -246,6 +246,33 @@ async fn after_so_many_answers_an_entry_is_buried_if_the_settings_say_so() {
 }
 
 #[tokio::test]
+async fn a_destination_that_is_shut_is_waited_for_without_a_word_and_without_an_end() {
+    let (open, refused) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let script = Script::new({
+        let (open, refused) = (open.clone(), refused.clone());
+        move |_| match open.load(Relaxed) {
+            true => Fate::Delivered,
+            false => {
+                refused.fetch_add(1, Relaxed);
+                Fate::Shut("full".into())
+            }
+        }
+    });
+    let mut bridge = Bridge::new("shut", &script).await.with(|settings| settings.max_deliveries = 2);
+    bridge.add("s", 1..=30).await;
+    bridge.start();
+    until("many attempts", async || (refused.load(Relaxed) > 8, refused.load(Relaxed))).await;
+    assert_eq!((bridge.health.ready(), bridge.health.failures()), (Ok(()), 0));
+    assert_eq!(bridge.metrics.stream(&bridge.key("s")).held.load(Relaxed), 1);
+    open.store(true, Relaxed);
+    until("all", async || (script.arrived().len() == 30 && bridge.pending("s").await == 0, script.arrived()))
+        .await;
+    bridge.stop().await;
+    assert_eq!(assert_in_order(&script.arrived_of(&bridge.key("s")), 1..=30), 0);
+    assert!(bridge.letters("s").await.is_empty());
+}
+
+#[tokio::test]
 async fn a_stop_finishes_what_is_in_flight_and_leaves_the_rest_pending() {
     let script = Script::new(|_| Fate::Delivered);
     let gate = script.gate();
@@ -287,7 +314,7 @@ async fn a_filter_acknowledges_what_it_drops() {
 
 #[tokio::test]
 async fn many_faults_at_once_lose_nothing_and_keep_order() {
-    // Two answers in a thousand are no, and connections to Redis and to the sink are cut several times a second.
+    // Three answers in a thousand are no, and connections to Redis and to the sink are cut several times a second.
     let state = Mutex::new(0x2545_f491_4f6c_dd1du64);
     let script = Script::new(move |_| {
         let mut state = state.lock().unwrap();
@@ -297,6 +324,7 @@ async fn many_faults_at_once_lose_nothing_and_keep_order() {
         match *state % 1000 {
             0 => Fate::Busy("later".into()),
             1 => Fate::Unknown,
+            2 => Fate::Shut("full".into()),
             _ => Fate::Delivered,
         }
     })

@@ -170,7 +170,7 @@ impl Sink for Script {
             let fate = if !state.up || barred { Fate::Unknown } else { (state.rule)(&name) };
             match fate {
                 Fate::Delivered => state.arrived.push(name.clone()),
-                Fate::Held(_) | Fate::Busy(_) | Fate::Unknown => {
+                Fate::Held(_) | Fate::Busy(_) | Fate::Shut(_) | Fate::Unknown => {
                     state.came_back.insert(name.0.clone());
                 }
                 _ => {}
@@ -186,7 +186,7 @@ impl Sink for Script {
             let _ = gate.wait_for(|open| *open).await;
             let State { owed, came_back, .. } = &mut *script.state();
             for ((stream, number), fate) in names.into_iter().zip(&fates) {
-                if matches!(fate, Fate::Held(_) | Fate::Busy(_) | Fate::Unknown) {
+                if matches!(fate, Fate::Held(_) | Fate::Busy(_) | Fate::Shut(_) | Fate::Unknown) {
                     came_back.remove(&stream);
                     let first = owed.entry(stream).or_insert(number);
                     *first = number.min(*first);

@@ -161,8 +161,8 @@ fn records(kafka: Kafka, mut record: impl FnMut(String, String)) -> Result<()> {
         return Ok(());
     }
     // What is no message of a bridge shows as missing.
-    kafka.each(TOPIC, |_, value| {
-        if let Ok(message) = mqtt::parse(value) {
+    kafka.each(TOPIC, |found| {
+        if let Ok(message) = mqtt::parse(found.value) {
             record(message.stream, message.id);
         }
     })

@@ -10,11 +10,12 @@ use tokio::sync::watch;
 use super::queue::State;
 use super::{Drain, until};
 use crate::buffer::books::Books;
+use crate::buffer::intake::Intake;
 use crate::buffer::keys::SHARDS;
 use crate::buffer::numbers::Numbers;
 use crate::buffer::wake::Wake;
-use crate::kafka::Kafka;
 use crate::settings::BufferSettings;
+use kafka_producer::Kafka;
 
 /// So often what Kafka does not confirm is sent again.
 const PATIENCE: u32 = 5;
@@ -27,19 +28,22 @@ pub(crate) async fn run_dry(
     kafka: Kafka,
     topic: Option<String>,
 ) -> Result<u64, RunDryError> {
-    let books = Books::new(Connector::to_target(settings.redis.clone())?, settings, None);
+    let connector = Connector::to_target(settings.redis.clone())?;
+    let intake = Intake::new(&connector.address(), settings, None);
+    let books = Books::new(connector, settings, None);
     let lost = kafka.connect().await.map_err(RunDryError::Kafka)?;
     let (up, is_up) = watch::channel(true);
     let losing = tokio::spawn(async move {
-        lost.await;
+        let reason = lost.await.reason;
         let _ = up.send(false);
+        reason
     });
     let numbers = Numbers::new(&Metrics::default());
     let mut drain = Drain::new(
         books,
         kafka,
         is_up,
-        Wake::default(),
+        (Wake::default(), intake),
         (settings.sync_interval, retry),
         Health::default(),
         numbers,
@@ -49,21 +53,35 @@ pub(crate) async fn run_dry(
     let ended = empties(&mut drain).await;
     drain.end().await;
     let sent = drain.synced();
-    let _ = losing.await;
-    ended.map(|()| sent).map_err(|reason| RunDryError::Left { sent, reason })
+    let lost = losing.await.unwrap_or_default();
+    ended.map(|()| sent).map_err(|stays| {
+        let reason = match stays {
+            Stays::Reason(reason) => reason,
+            Stays::Away => format!("Kafka is away: {lost}"),
+        };
+        RunDryError::Left { sent, reason }
+    })
+}
+
+/// Why something stays there.
+enum Stays {
+    Reason(String),
+    /// Kafka is away; whoever waits for that knows why.
+    Away,
 }
 
 /// Until there is nothing left, or why some of it stays: Kafka goes away, or takes nothing of what is left, or the buffer
 /// cannot be looked at.
-async fn empties(drain: &mut Drain) -> Result<(), String> {
+async fn empties(drain: &mut Drain) -> Result<(), Stays> {
     let (mut idle, mut settled) = (0, 0);
     loop {
         drain.turn().await;
         if !drain.is_up() {
-            return Err("Kafka is away".to_owned());
+            // What Kafka said of a topic before says more.
+            return Err(drain.last_reason().map_or(Stays::Away, Stays::Reason));
         }
         let looked = match drain.looked() {
-            Some(Err(reason)) => return Err(reason.clone()),
+            Some(Err(reason)) => return Err(Stays::Reason(reason.clone())),
             Some(Ok(())) => true,
             None => false,
         };
@@ -74,14 +92,14 @@ async fn empties(drain: &mut Drain) -> Result<(), String> {
             return Ok(());
         }
         if let Some(reason) = drain.last_reason() {
-            return Err(reason);
+            return Err(Stays::Reason(reason));
         }
         // What was refused among others is sent again alone, when its queue has waited.
         let now = drain.settled();
         idle = if now > settled { 0 } else { idle + 1 };
         settled = now;
         if idle > PATIENCE {
-            return Err("Kafka did not confirm what was sent".to_owned());
+            return Err(Stays::Reason("Kafka did not confirm what was sent".to_owned()));
         }
         until(drain.wakes_at()).await;
     }

@@ -16,10 +16,14 @@ impl Drain {
     /// Begins to look for queues.
     pub(super) fn look(&mut self) {
         self.next_look = Instant::now() + self.interval;
-        let (books, mine) = (self.books.clone(), self.mine.clone());
+        let (books, mine, intake) = (self.books.clone(), self.mine.clone(), self.intake.clone());
         let looking = async move {
-            let seen = books.look(|queue| mine.holds(queue)).await?;
-            Ok((seen, books.agree(now()).await?))
+            let begun = Instant::now();
+            let seen = books.look(|queue| mine.holds(queue)).await;
+            if let Some(memory) = books.memory().await {
+                intake.looked(&memory, begun);
+            }
+            Ok((seen?, books.agree(now()).await?))
         };
         self.looking = Some(looking.boxed());
     }

@@ -106,7 +106,7 @@ fn an_answer_to_what_was_asked_before_a_restart_is_not_current() {
 fn a_stream_on_hold_is_tried_with_one_record_at_a_time() {
     let mut streams = live(2, 1000);
     let retry = RetrySettings { max_retries: 1, base: BLOCK, cap: BLOCK };
-    streams[0].hold = Some(Hold { backoff: Backoff::new(retry) });
+    streams[0].hold = Some(Hold { backoff: Backoff::new(retry), told: true });
     streams.restart(0, Instant::now());
     assert_eq!(recover(&mut streams).1, 1);
     streams.recovered(0, Some(EntryId { ms: 2, seq: 0 }));

@@ -74,7 +74,7 @@ impl Collector for Snapshot {
         let mut out = Out(encoder);
         let totals = self.metrics.totals();
         self.about_the_process(&mut out)?;
-        if !self.without_streams() {
+        if self.metrics.has_streams() {
             self.about_redis(&mut out, &totals)?;
             totals_of_all(&mut out, &totals)?;
         }
@@ -93,10 +93,6 @@ impl Collector for Snapshot {
 }
 
 impl Snapshot {
-    fn without_streams(&self) -> bool {
-        self.metrics.0.without_streams.load(Relaxed)
-    }
-
     fn about_the_process(&self, out: &mut Out<'_>) -> fmt::Result {
         let inner = &self.metrics.0;
         out.0
