@@ -207,7 +207,8 @@ impl Drain<'_> {
     }
 
     fn ensure_nothing_kept(&self) -> Result<()> {
-        let kept = mqtt::kept(self.broker, CLIENT_ID)?.context("the broker has no session of the bridge")?;
+        let kept = mqtt::kept(self.broker, &self.servers.broker_log(), CLIENT_ID)?
+            .context("the broker has no session of the bridge")?;
         ensure!(kept.is_empty(), "the broker still has {} messages or more for the bridge", kept.len());
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Where a bridge gets entries from, as far as that can be asked how far the bridge is.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use anyhow::Result;
 
@@ -16,7 +17,7 @@ pub(super) enum Source {
     /// Asked for what the consumer group has acknowledged.
     Redis(Redis),
     /// Which tells of a session only to who uses it: while the bridge does, the bridge is asked.
-    Broker { port: u16, admin: u16 },
+    Broker { port: u16, log: PathBuf, admin: u16 },
 }
 
 /// How far a bridge is.
@@ -30,7 +31,7 @@ impl Source {
     pub(super) fn of(act: Act, servers: &Private, admin: u16) -> Result<Self> {
         let port = servers.port(act.kind.source(), "plain")?;
         Ok(match act.kind.source() {
-            Service::Mosquitto => Self::Broker { port, admin },
+            Service::Mosquitto => Self::Broker { port, log: servers.broker_log(), admin },
             _ => Self::Redis(Redis::connect(port)?),
         })
     }
@@ -64,8 +65,8 @@ impl Source {
                 .into_iter()
                 .map(|(name, progress)| (name.to_owned(), progress))
                 .collect()),
-            Self::Broker { port, .. } => {
-                let Some(kept) = mqtt::kept(*port, act.group())? else { return Ok(BTreeMap::new()) };
+            Self::Broker { port, log, .. } => {
+                let Some(kept) = mqtt::kept(*port, log, act.group())? else { return Ok(BTreeMap::new()) };
                 let progress = |(topic, written): (String, usize)| {
                     let pending = kept.iter().filter(|kept| **kept == topic).count() as u64;
                     let acknowledged = (written as u64).saturating_sub(pending);

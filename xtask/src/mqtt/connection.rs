@@ -2,11 +2,15 @@
 //! by which is seen what the broker keeps for a session. By hand and not by the bridges' client, whose judge this is.
 //! <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html>, chapter 3
 
+use std::fs;
 use std::io::{BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+
+use crate::process::{tail, wait_until};
 
 const CONNECT: u8 = 0x10;
 const CONNACK: u8 = 0x20;
@@ -73,9 +77,14 @@ impl Publisher {
     }
 }
 
-/// The topics of the messages that the broker keeps for a session that nobody uses now, as far as its window goes: those
-/// that were never acknowledged, and those that wait for their turn. None: there is no such session.
-pub(crate) fn kept(port: u16, client_id: &str) -> Result<Option<Vec<String>>> {
+/// The topics of the messages that the broker keeps for a session that its user has left, as far as its window goes: those
+/// that were never acknowledged, and those that wait for their turn. None: there is no such session. `log` is the broker's.
+pub(crate) fn kept(port: u16, log: &Path, client_id: &str) -> Result<Option<Vec<String>>> {
+    // A broker that still reads acknowledgements would pass over the rest of them for the new connection.
+    let left = wait_until(Duration::from_secs(30), || {
+        fs::read_to_string(log).is_ok_and(|log| has_left(&log, client_id))
+    });
+    ensure!(left, "{client_id} is still connected; {}", tail(log));
     let (mut broker, session_present) = connect(port, client_id, false)?;
     // Who takes up a session gets its messages at once, so before the answer to this.
     broker.get_mut().write_all(&packet(PINGREQ, &[])).context("write to the broker")?;
@@ -95,6 +104,13 @@ pub(crate) fn kept(port: u16, client_id: &str) -> Result<Option<Vec<String>>> {
     // What is not acknowledged stays in the session.
     broker.get_mut().write_all(&packet(DISCONNECT, &[])).context("write to the broker")?;
     Ok(session_present.then_some(topics))
+}
+
+/// Whether the last that Mosquitto's log says of a client is that it disconnected.
+fn has_left(log: &str, client_id: &str) -> bool {
+    let mut lines = log.lines().rev();
+    let last = lines.find(|line| line.split([' ', '.']).any(|word| word == client_id));
+    last.is_some_and(|line| line.contains(" disconnected"))
 }
 
 /// The connection, and whether the broker goes on with an earlier session.
@@ -169,5 +185,16 @@ mod tests {
             let packet = packet(PUBLISH, &vec![0; length]);
             assert_eq!(packet[1..packet.len() - length], *expected, "{length}");
         }
+    }
+
+    #[test]
+    fn a_client_has_left_that_is_said_to_have() {
+        let mut log = "1: New client connected from 127.0.0.1:1 as bench (p5, c0, k60).\n".to_owned();
+        assert!(!has_left("", "bench") && !has_left(&log, "bench"));
+        log += "2: New client connected from 127.0.0.1:2 as bench-source (p2, c1, k0).\n\
+            3: Client bench-source disconnected.\n";
+        assert!(!has_left(&log, "bench") && has_left(&log, "bench-source"));
+        log += "4: Client bench disconnected.\n5: New connection from 127.0.0.1:3 on port 4.\n";
+        assert!(has_left(&log, "bench"));
     }
 }

@@ -22,6 +22,8 @@ pub(super) const TOOLS: &[Tool] = &[
 pub(super) const PORTS: &[&str] = &["plain", "auth", "tls", "ws"];
 /// Messages on their way to a client, max_inflight_messages.
 pub(super) const WINDOW: u32 = 1000;
+/// In its directory.
+pub(super) const LOG: &str = "mosquitto.log";
 const USER: &str = "tester";
 const PASSWORD: &str = "tester-secret";
 /// The user may publish here and nowhere else, and read everything.
