@@ -42,6 +42,10 @@ bridge was last seen to have received nothing to when Kafka has confirmed everyt
 timed, each record's value and time is compared with what was published, and the order for each topic; timed runs check that Kafka has every
 message and that the broker has none any more.
 
+--window changes little: a client of MQTT 5, as the bridge is, says itself how many messages it takes at a time, and
+Mosquitto 2.0.11 lets the window of one of 3.1.1 grow with each acknowledgement when several come at once. Sparkplug payloads
+become JSON that is several times as long.
+
 The bridge runs with these settings, each to be replaced with --env:
   UNS_mqtt__topics='@json [\"bench/#\", \"spBv1.0/bench/#\"]'  UNS_mqtt__client_id=bench  UNS_kafka__topic=bench
   UNS_mqtt__ignored_attributes='@json {\"bench/#\": \"device\"}' (ignored)
@@ -64,7 +68,7 @@ pub(crate) struct Args {
     /// What the payloads are
     #[arg(long, default_value = "json")]
     pub(super) payload_kind: PayloadKind,
-    /// Mosquitto's max_inflight_messages: so many messages on their way to the bridge at a time; 0: no limit
+    /// Mosquitto's max_inflight_messages; 0: no limit
     #[arg(long, default_value_t = 20)]
     window: u32,
     /// Timed runs
