@@ -18,7 +18,7 @@ pub(crate) fn get(port: u16, path: &str) -> Result<String> {
 }
 
 /// mqtt2kafka's own numbers, over all topics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Messages {
     /// Repeated ones included.
     pub(crate) received: u64,
@@ -26,6 +26,8 @@ pub(crate) struct Messages {
     pub(crate) delivered: u64,
     /// The dead-letter topic has them.
     pub(crate) refused: u64,
+    /// When Kafka last confirmed some, in seconds since 1970.
+    pub(crate) last_delivery: f64,
 }
 
 impl Messages {
@@ -39,7 +41,14 @@ impl Messages {
             let lines = metrics.lines().filter(|line| line.starts_with(&name));
             lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
         };
-        Self { received: sum("received"), delivered: sum("delivered"), refused: sum("refused") }
+        let mut lines = metrics.lines();
+        let last = lines.find_map(|line| line.strip_prefix("redis_sync_last_delivery_timestamp_seconds "));
+        Self {
+            received: sum("received"),
+            delivered: sum("delivered"),
+            refused: sum("refused"),
+            last_delivery: last.and_then(|last| last.parse().ok()).unwrap_or(0.0),
+        }
     }
 }
 
@@ -53,7 +62,9 @@ mod tests {
             redis_sync_messages_received_total{filter=\"a/#\"} 3\n\
             redis_sync_messages_received_total{filter=\"none\"} 1\n\
             redis_sync_messages_delivered_total{filter=\"a/#\"} 2\n\
-            redis_sync_messages_refused_total{filter=\"a/#\"} 0\n";
-        assert_eq!(Messages::read(metrics), Messages { received: 4, delivered: 2, refused: 0 });
+            redis_sync_messages_refused_total{filter=\"a/#\"} 0\n\
+            redis_sync_last_delivery_timestamp_seconds 1700000000.125\n";
+        let expected = Messages { received: 4, delivered: 2, refused: 0, last_delivery: 1_700_000_000.125 };
+        assert_eq!(Messages::read(metrics), expected);
     }
 }
