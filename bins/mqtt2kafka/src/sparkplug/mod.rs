@@ -1,4 +1,4 @@
-//! Sparkplug B (https://sparkplug.eclipse.org/specification/, 3.0): which messages are such, and their payloads as JSON. It
+//! Sparkplug B (<https://sparkplug.eclipse.org/specification/>, 3.0): which messages are such, and their payloads as JSON. It
 //! owns the reading of the protobuf and the names that births give to aliases; it refuses what does not decode.
 
 mod array;
