@@ -73,7 +73,9 @@ fn tls_failed(error: &io::Error, names: Names) -> String {
         Some(rustls::Error::InvalidMessage(_)) => {
             format!(": it does not answer in TLS on this port ({} is true)", names.tls)
         }
-        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        )) => {
             format!(": is {} the authority that signed its certificate?", names.ca)
         }
         _ if error.kind() == io::ErrorKind::UnexpectedEof => {
