@@ -96,7 +96,9 @@ impl FakeBroker {
 
     /// Takes connections (again).
     pub(crate) fn up(&mut self) {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).expect("the port is ours");
+        // Another test's child has whatever was open here when it was forked, for the moment until it is the bridge.
+        let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).ok();
+        let listener = wait_for("the port is ours", LONG, || self.port, bind);
         listener.set_nonblocking(true).expect("a listener");
         self.shared.state.lock().expect("no panic").down = false;
         let shared = self.shared.clone();
